@@ -1,0 +1,34 @@
+//! Counters that the kernel side keeps: what was written and what did not fit, per kind.
+
+use crate::Kind;
+
+/// The two ring buffers. What must not be lost never shares one with what comes in masses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ring {
+    /// OOM kills, later hangs and panics.
+    Precious = 0,
+    /// Life of cgroups.
+    Bulk = 1,
+}
+
+impl Ring {
+    /// Number of rings.
+    pub const COUNT: u32 = 2;
+}
+
+/// Index of the counter of records of `kind` that reached their ring, in the per-CPU array `COUNTERS`.
+#[must_use]
+pub const fn written(kind: Kind) -> u32 {
+    kind.0 as u32 * 2
+}
+
+/// Index of the counter of records of `kind` that found their ring full.
+#[must_use]
+pub const fn dropped(kind: Kind) -> u32 {
+    kind.0 as u32 * 2 + 1
+}
+
+/// Number of entries of `COUNTERS`: room for kinds 0 to 31.
+pub const COUNTERS: u32 = 64;
+
+const _: () = assert!(dropped(Kind::ALL[Kind::ALL.len() - 1]) < COUNTERS);

@@ -1,0 +1,3 @@
+//! Every name that another program can see.
+
+pub mod watch;
