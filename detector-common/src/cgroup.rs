@@ -36,4 +36,4 @@ pub struct CgroupRef {
 }
 
 const _: () = assert!(size_of::<CgroupRef>() == 16 && align_of::<CgroupRef>() == 8);
-const _: () = assert!(size_of::<CgroupLife>() == 64 && align_of::<CgroupLife>() == 8);
+const _: () = assert!(size_of::<CgroupLife>() == 56 && align_of::<CgroupLife>() == 8);

@@ -33,7 +33,7 @@ impl Kind {
     }
 }
 
-/// First bytes of every record: 40 bytes, 8-byte aligned.
+/// First bytes of every record: 32 bytes, 8-byte aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
@@ -52,10 +52,6 @@ pub struct Header {
     pub cpu: u32,
     /// Ring that the record was written to: index of [`crate::counter::Ring`].
     pub ring: u32,
-    /// Program that wrote it: pid of the process that loaded it. Two agents on one machine do not mix their sequences.
-    pub loader: u32,
-    /// Always zero.
-    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Header>() == 40 && align_of::<Header>() == 8);
+const _: () = assert!(size_of::<Header>() == 32 && align_of::<Header>() == 8);

@@ -11,6 +11,7 @@
 pub mod cgroup;
 pub mod counter;
 pub mod header;
+pub mod offset;
 pub mod oom;
 
 pub use header::{ABI, Header, Kind};

@@ -15,7 +15,7 @@ pub const LEVELS: usize = 16;
 /// above this is no limit (`include/linux/page_counter.h`).
 pub const NO_LIMIT_PAGES: u64 = 1 << 50;
 
-/// One task marked as victim: 904 bytes. Read fields only if their bit in `known` is set.
+/// One task marked as victim: 912 bytes. Read fields only if their bit in `known` is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct OomMark {
@@ -33,6 +33,8 @@ pub struct OomMark {
     pub trigger: Trigger,
     /// What the kernel decided on.
     pub decision: Decision,
+    /// What the trigger tried before.
+    pub reclaim: Reclaim,
     /// The victim's memory cgroup and its ancestors, from the leaf upwards, root included.
     pub levels: [Level; LEVELS],
 }
@@ -51,7 +53,7 @@ pub struct Victim {
     pub comm: [u8; COMM_LENGTH],
     /// Name of the leader of the thread group, NUL padded.
     pub leader_comm: [u8; COMM_LENGTH],
-    /// Effective user id, as the initial user namespace sees it.
+    /// Real user id, as the initial user namespace sees it.
     pub uid: u32,
     /// -1,000 to 1,000.
     pub oom_score_adj: i32,
@@ -100,6 +102,27 @@ pub struct Decision {
     pub gfp: u32,
     /// Always zero.
     pub padding: u32,
+}
+
+/// The last attempt of the trigger to free memory: the kernel goes to the OOM killer only after reclaim failed. Most often
+/// to reclaim again before the next kill, but not where somebody lowers a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Reclaim {
+    /// When it began, nanoseconds since boot. All victims of one decision share it.
+    pub boot_ns: u64,
+    /// For whom: [`reclaim_scope`].
+    pub scope: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+/// Values of [`Reclaim::scope`].
+pub mod reclaim_scope {
+    /// For the whole machine: its memory ran out (`mm_vmscan_direct_reclaim_begin`).
+    pub const MACHINE: u32 = 1;
+    /// For a memory cgroup: its limit was hit (`mm_vmscan_memcg_reclaim_begin`).
+    pub const CGROUP: u32 = 2;
 }
 
 /// One memory cgroup on the way from the victim's to the root.
@@ -161,6 +184,8 @@ pub mod known {
     pub const LEVEL_LIMITS: u64 = 1 << 17;
     /// `levels[..].oom_group`.
     pub const LEVEL_OOM_GROUP: u64 = 1 << 18;
+    /// `reclaim`.
+    pub const RECLAIM: u64 = 1 << 19;
 }
 
 /// Bits of [`OomMark::flags`].
@@ -175,5 +200,6 @@ pub mod flags {
 const _: () = assert!(size_of::<Victim>() == 120);
 const _: () = assert!(size_of::<Trigger>() == 40);
 const _: () = assert!(size_of::<Decision>() == 48);
+const _: () = assert!(size_of::<Reclaim>() == 16);
 const _: () = assert!(size_of::<Level>() == 40);
-const _: () = assert!(size_of::<OomMark>() == 40 + 16 + 120 + 40 + 48 + 40 * LEVELS);
+const _: () = assert!(size_of::<OomMark>() == 32 + 16 + 120 + 40 + 48 + 16 + 40 * LEVELS);

@@ -1,3 +1,4 @@
 //! Every name that another program can see.
 
+mod shape;
 pub mod watch;

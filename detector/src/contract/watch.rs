@@ -3,10 +3,14 @@
 //! A field whose value is not known is `null`, never zero. Fields may be added; none is renamed or removed without a
 //! deprecation.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
+use crate::contract::shape::{self, shapes};
+
 /// One line.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
     /// The probes are attached; printed once, before anything else.
@@ -19,188 +23,300 @@ pub enum Line {
     Summary(Summary),
 }
 
-/// What watches, and by which method.
-#[derive(Debug, Serialize)]
-pub struct Started {
-    /// RFC 3339, UTC.
-    pub time: String,
-    /// `/proc/sys/kernel/osrelease`.
-    pub kernel: String,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// Method of the OOM detector: `fentry`, `kprobe` or `raw_tracepoint`.
-    pub oom_method: String,
-    /// Cgroups known at the start.
-    pub cgroups: u64,
-    /// From the start of the program to the last probe attached, in milliseconds.
-    pub attached_after_ms: f64,
-}
+shapes! {
+    /// What watches, and by which method.
+    pub struct Started {
+        /// RFC 3339, UTC.
+        pub time: String,
+        /// `/proc/sys/kernel/osrelease`.
+        pub kernel: String,
+        /// `/proc/sys/kernel/random/boot_id`.
+        pub boot_id: String,
+        /// Method of the OOM detector: `fentry`, `kprobe` or `raw_tracepoint`.
+        pub oom_method: String,
+        /// Methods that this kernel refused, better ones or what else they could have added: reason by method.
+        pub refused: BTreeMap<&'static str, String>,
+        /// Cgroups known at the start.
+        pub cgroups: u64,
+        /// From the start of the program to the last probe attached, in milliseconds.
+        pub attached_after_ms: f64,
+    }
 
-/// One process killed by the OOM killer.
-#[derive(Debug, Serialize)]
-pub struct OomKill {
-    /// Time of the kill, RFC 3339, UTC.
-    pub time: String,
-    /// The same in nanoseconds since boot.
-    pub boot_ns: u64,
-    /// CPU that wrote the record.
-    pub cpu: u32,
-    /// Number of the record on that CPU, from 1.
-    pub sequence: u64,
-    /// Number of the incident since the start; all victims of one group kill share it.
-    pub incident: u64,
-    /// Which victim of the incident, from 1.
-    pub incident_victim: u32,
-    /// Whether the kernel kills a whole cgroup at once.
-    pub group_kill: Option<bool>,
+    /// One process killed by the OOM killer.
+    pub struct OomKill {
+        /// Time of the kill, RFC 3339, UTC.
+        pub time: String,
+        /// The same in nanoseconds since boot.
+        pub boot_ns: u64,
+        /// CPU that wrote the record.
+        pub cpu: u32,
+        /// Number of the record on that CPU, from 1.
+        pub sequence: u64,
+        /// Number of the incident since the start; all victims of one decision share it.
+        pub incident: u64,
+        /// Which victim of the incident, from 1.
+        pub incident_victim: u32,
+        /// Whether the kernel kills a whole cgroup at once.
+        pub group_kill: Option<bool>,
+        /// The killed process.
+        pub victim: Victim,
+        /// Its memory cgroup.
+        pub cgroup: Option<Cgroup>,
+        /// Who owns that cgroup.
+        pub owner: Owner,
+        /// Whose limit was hit.
+        pub limit: Limit,
+        /// The task on whose allocation memory ran out.
+        pub trigger: Option<Trigger>,
+    }
+
     /// The killed process.
-    pub victim: Victim,
-    /// Its memory cgroup.
-    pub cgroup: Option<Cgroup>,
-    /// Who owns that cgroup.
-    pub owner: Owner,
+    pub struct Victim {
+        /// Process id.
+        pub pid: Option<u32>,
+        /// Thread id of the task that was chosen.
+        pub tid: Option<u32>,
+        /// Name of that task.
+        pub comm: Option<String>,
+        /// Name of the process's leading thread.
+        pub leader_comm: Option<String>,
+        /// When the process started, nanoseconds since boot.
+        pub started_boot_ns: Option<u64>,
+        /// Real user id, as the machine's own user namespace sees it.
+        pub uid: Option<u32>,
+        /// -1,000 to 1,000.
+        pub oom_score_adj: Option<i32>,
+        /// Anonymous memory in bytes.
+        pub anon_bytes: Option<u64>,
+        /// Resident pages of files, in bytes.
+        pub file_bytes: Option<u64>,
+        /// Resident shared memory in bytes.
+        pub shmem_bytes: Option<u64>,
+        /// Memory swapped out, in bytes.
+        pub swap_bytes: Option<u64>,
+        /// Page tables in bytes.
+        pub page_table_bytes: Option<u64>,
+        /// Process id in its innermost pid namespace.
+        pub namespace_pid: Option<u32>,
+        /// `init`, `child` or `unknown`: which process of its container.
+        pub process: &'static str,
+    }
+
+    /// A cgroup.
+    pub struct Cgroup {
+        /// Number of the hierarchy; 0 is cgroup v2.
+        pub hierarchy: u32,
+        /// Inode number of the directory.
+        pub id: u64,
+        /// Absolute path in the hierarchy; `null` if unresolved.
+        pub path: Option<String>,
+    }
+
+    /// Who owns a cgroup.
+    pub struct Owner {
+        /// `container`, `pod`, `unit`, `cgroup` or `unknown`.
+        pub kind: &'static str,
+        /// `containerd`, `cri-o`, `docker`, `podman` or `unknown`.
+        pub runtime: Option<&'static str>,
+        /// Id of the container.
+        pub container_id: Option<String>,
+        /// Name of the container.
+        pub container: Option<String>,
+        /// Uid of the pod.
+        pub pod_uid: Option<String>,
+        /// Name of the pod.
+        pub pod: Option<String>,
+        /// Namespace of the pod.
+        pub namespace: Option<String>,
+        /// `guaranteed`, `burstable` or `besteffort`.
+        pub qos: Option<&'static str>,
+        /// Name of the systemd unit.
+        pub unit: Option<String>,
+    }
+
     /// Whose limit was hit.
-    pub limit: Limit,
+    pub struct Limit {
+        /// `container`, `pod`, `ancestor`, `node`, `nested`, `cgroup` or `unknown`.
+        pub hit: &'static str,
+        /// The cgroup whose limit it is; `null` for the machine.
+        pub cgroup: Option<Cgroup>,
+        /// The limit in bytes.
+        pub bytes: Option<u64>,
+        /// Memory that the domain may use, swap included, in bytes. `null` by `raw_tracepoint`.
+        pub total_bytes: Option<u64>,
+        /// `none`, `cpuset`, `memory_policy` or `memcg`. By `raw_tracepoint` only `memcg` can be told.
+        pub constraint: Option<&'static str>,
+        /// Order of the failed allocation; -1 is sysrq. `null` by `raw_tracepoint`.
+        pub order: Option<i32>,
+        /// Flags of the failed allocation, as the kernel's number. `null` by `raw_tracepoint`.
+        pub gfp: Option<u32>,
+    }
+
     /// The task on whose allocation memory ran out.
-    pub trigger: Option<Trigger>,
+    pub struct Trigger {
+        /// Process id.
+        pub pid: u32,
+        /// Thread id.
+        pub tid: u32,
+        /// Name of the task.
+        pub comm: String,
+        /// Its memory cgroup.
+        pub cgroup: Option<Cgroup>,
+    }
+
+    /// Something was lost, refused or not understood.
+    pub struct Notice {
+        /// RFC 3339, UTC.
+        pub time: String,
+        /// Stage that tells: `source`, `decode`, `locate` or `problem`.
+        pub stage: &'static str,
+        /// What it is, a closed set of words.
+        pub kind: &'static str,
+        /// How often since the last notice of this stage and kind.
+        pub count: u64,
+        /// The first of them, in a sentence.
+        pub message: String,
+    }
+
+    /// What was seen and what was not.
+    pub struct Summary {
+        /// Processes killed.
+        pub kills: u64,
+        /// Decisions of the OOM killer.
+        pub incidents: u64,
+        /// Marks of tasks that were already dying: no kills.
+        pub already_dying: u64,
+        /// Second marks of a process already told.
+        pub duplicates: u64,
+        /// Kills whose cgroup has no known path.
+        pub unresolved: u64,
+        /// All records lost.
+        pub lost: u64,
+        /// Records that found a ring full, by kind.
+        pub lost_ring: BTreeMap<&'static str, u64>,
+        /// Records that could not be decoded, by reason.
+        pub lost_decode: BTreeMap<&'static str, u64>,
+        /// What the kernel counted (`/proc/vmstat` `oom_kill`) since the probes were attached. It counts the chosen victim of
+        /// a group kill twice.
+        pub kernel_kills: Option<u64>,
+        /// Kills that the kernel counted and the probes did not see; negative if they saw more.
+        pub unaccounted: Option<i64>,
+        /// Where these happened: difference by path of the cgroup, as far as living cgroups tell; at most 16.
+        pub differences: BTreeMap<String, i64>,
+    }
 }
 
-/// The killed process.
-#[derive(Debug, Serialize)]
-pub struct Victim {
-    /// Process id.
-    pub pid: Option<u32>,
-    /// Thread id of the task that was chosen.
-    pub tid: Option<u32>,
-    /// Name of that task.
-    pub comm: Option<String>,
-    /// Name of the process's leading thread.
-    pub leader_comm: Option<String>,
-    /// When the process started, nanoseconds since boot.
-    pub started_boot_ns: Option<u64>,
-    /// Effective user id.
-    pub uid: Option<u32>,
-    /// -1,000 to 1,000.
-    pub oom_score_adj: Option<i32>,
-    /// Anonymous memory in bytes.
-    pub anon_bytes: Option<u64>,
-    /// Resident pages of files, in bytes.
-    pub file_bytes: Option<u64>,
-    /// Resident shared memory in bytes.
-    pub shmem_bytes: Option<u64>,
-    /// Memory swapped out, in bytes.
-    pub swap_bytes: Option<u64>,
-    /// Page tables in bytes.
-    pub page_table_bytes: Option<u64>,
-    /// Process id in its innermost pid namespace.
-    pub namespace_pid: Option<u32>,
-    /// `init`, `child` or `unknown`: which process of its container.
-    pub process: &'static str,
+/// The reference of all lines in Markdown, as `docs/` shows it.
+#[must_use]
+pub fn reference() -> String {
+    let lines = [
+        ("started", Started::SHAPE),
+        ("oom_kill", OomKill::SHAPE),
+        ("notice", Notice::SHAPE),
+        ("summary", Summary::SHAPE),
+    ];
+    let parts = [
+        ("victim", Victim::SHAPE),
+        ("cgroup", Cgroup::SHAPE),
+        ("owner", Owner::SHAPE),
+        ("limit", Limit::SHAPE),
+        ("trigger", Trigger::SHAPE),
+    ];
+    let mut page = String::from(PREFACE);
+    for (name, shape) in lines {
+        shape::write_section(&mut page, &format!("## Line `{name}`"), &shape);
+    }
+    for (name, shape) in parts {
+        shape::write_section(&mut page, &format!("## Object `{name}`"), &shape);
+    }
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
 }
 
-/// A cgroup.
-#[derive(Debug, Serialize)]
-pub struct Cgroup {
-    /// Number of the hierarchy; 0 is cgroup v2.
-    pub hierarchy: u32,
-    /// Inode number of the directory.
-    pub id: u64,
-    /// Absolute path in the hierarchy; `null` if unresolved.
-    pub path: Option<String>,
-}
+const PREFACE: &str = "\
+# Lines of `detector watch --output json`
 
-/// Who owns a cgroup.
-#[derive(Debug, Default, Serialize)]
-pub struct Owner {
-    /// `container`, `pod`, `unit`, `cgroup` or `unknown`.
-    pub kind: &'static str,
-    /// `containerd`, `cri-o`, `docker`, `podman` or `unknown`.
-    pub runtime: Option<&'static str>,
-    /// Id of the container.
-    pub container_id: Option<String>,
-    /// Name of the container.
-    pub container: Option<String>,
-    /// Uid of the pod.
-    pub pod_uid: Option<String>,
-    /// Name of the pod.
-    pub pod: Option<String>,
-    /// Namespace of the pod.
-    pub namespace: Option<String>,
-    /// `guaranteed`, `burstable` or `besteffort`.
-    pub qos: Option<&'static str>,
-    /// Name of the systemd unit.
-    pub unit: Option<String>,
-}
+One JSON object a line. The field `type` tells which line it is: `started`, `oom_kill`, `notice` or `summary`; the other
+fields are listed here, section by section. A value that is not known is `null`, never zero. Fields may be added; none
+is renamed or removed without a deprecation.
 
-/// Whose limit was hit.
-#[derive(Debug, Serialize)]
-pub struct Limit {
-    /// `container`, `pod`, `ancestor`, `node`, `nested`, `cgroup` or `unknown`.
-    pub hit: &'static str,
-    /// The cgroup whose limit it is; `null` for the machine.
-    pub cgroup: Option<Cgroup>,
-    /// The limit in bytes.
-    pub bytes: Option<u64>,
-    /// Memory that the domain may use, swap included, in bytes.
-    pub total_bytes: Option<u64>,
-    /// `none`, `cpuset`, `memory_policy` or `memcg`.
-    pub constraint: Option<&'static str>,
-    /// Order of the failed allocation; -1 is sysrq.
-    pub order: Option<i32>,
-    /// Flags of the failed allocation, as the kernel's number.
-    pub gfp: Option<u32>,
-}
+";
 
-/// The task on whose allocation memory ran out.
-#[derive(Debug, Serialize)]
-pub struct Trigger {
-    /// Process id.
-    pub pid: u32,
-    /// Thread id.
-    pub tid: u32,
-    /// Name of the task.
-    pub comm: String,
-    /// Its memory cgroup.
-    pub cgroup: Option<Cgroup>,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-/// Something was lost, refused or not understood.
-#[derive(Debug, Serialize)]
-pub struct Notice {
-    /// RFC 3339, UTC.
-    pub time: String,
-    /// Stage that tells: `source`, `decode`, `locate` or `problem`.
-    pub stage: &'static str,
-    /// What it is, a closed set of words.
-    pub kind: &'static str,
-    /// How often since the last notice of this stage and kind.
-    pub count: u64,
-    /// The first of them, in a sentence.
-    pub message: String,
-}
+    use serde_json::Value;
 
-/// What was seen and what was not.
-#[derive(Debug, Default, Serialize)]
-pub struct Summary {
-    /// Processes killed.
-    pub kills: u64,
-    /// Decisions of the OOM killer.
-    pub incidents: u64,
-    /// Marks of tasks that were already dying: no kills.
-    pub already_dying: u64,
-    /// Second marks of a process already told.
-    pub duplicates: u64,
-    /// Kills whose cgroup has no known path.
-    pub unresolved: u64,
-    /// All records lost.
-    pub lost: u64,
-    /// Records that found a ring full, by kind.
-    pub lost_ring: std::collections::BTreeMap<&'static str, u64>,
-    /// Records that could not be decoded, by reason.
-    pub lost_decode: std::collections::BTreeMap<&'static str, u64>,
-    /// What the kernel counted (`/proc/vmstat` `oom_kill`) since the probes were attached. It counts the chosen victim of
-    /// a group kill twice.
-    pub kernel_kills: Option<u64>,
-    /// Kills that the kernel counted and the probes did not see; negative if they saw more.
-    pub unaccounted: Option<i64>,
+    use super::*;
+
+    /// Objects whose keys are data, not names of this contract.
+    const MAPS: [&str; 4] = ["refused", "lost_ring", "lost_decode", "differences"];
+
+    #[test]
+    fn every_serialised_field_stands_in_the_reference_and_no_other() {
+        let mut serialised = BTreeSet::new();
+        for line in full_lines() {
+            let value = serde_json::to_value(&line).expect("a line is JSON");
+            let section = value["type"].as_str().expect("a line has a type").to_owned();
+            collect(&section, &value, &mut serialised);
+        }
+        assert_eq!(serialised, documented(&reference()));
+    }
+
+    #[test]
+    fn a_field_that_can_be_null_says_so() {
+        let page = reference();
+        assert!(page.contains("| `group_kill` | boolean | yes |"), "{page}");
+        assert!(page.contains("| `boot_ns` | integer | never |"), "{page}");
+    }
+
+    #[test]
+    fn doc_comments_of_several_lines_become_one_row() {
+        let page = reference();
+        let row = page.lines().find(|line| line.starts_with("| `kernel_kills`")).expect("a row");
+        assert!(row.ends_with("a group kill twice. |"), "{row}");
+    }
+
+    /// One of each line, with every optional part present.
+    fn full_lines() -> [Line; 4] {
+        let cgroup = || Some(Cgroup::default());
+        let kill = OomKill {
+            cgroup: cgroup(),
+            limit: Limit { cgroup: cgroup(), ..Limit::default() },
+            trigger: Some(Trigger { cgroup: cgroup(), ..Trigger::default() }),
+            ..OomKill::default()
+        };
+        [
+            Line::Started(Started::default()),
+            Line::OomKill(Box::new(kill)),
+            Line::Notice(Notice::default()),
+            Line::Summary(Summary::default()),
+        ]
+    }
+
+    fn collect(section: &str, value: &Value, into: &mut BTreeSet<(String, String)>) {
+        let Value::Object(fields) = value else { return };
+        for (name, value) in fields.iter().filter(|(name, _)| *name != "type") {
+            into.insert((section.to_owned(), name.clone()));
+            if !MAPS.contains(&name.as_str()) {
+                collect(name, value, into);
+            }
+        }
+    }
+
+    fn documented(page: &str) -> BTreeSet<(String, String)> {
+        let quoted = |line: &str| line.split('`').nth(1).map(str::to_owned);
+        let mut section = String::new();
+        let mut found = BTreeSet::new();
+        for line in page.lines() {
+            if line.starts_with("## ") {
+                section = quoted(line).expect("a heading names its section");
+            } else if line.starts_with("| `") {
+                found.insert((section.clone(), quoted(line).expect("a row names its field")));
+            }
+        }
+        found
+    }
 }

@@ -7,6 +7,7 @@ use detector_common::oom::{COMM_LENGTH, LEVELS};
 
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "events are handled one at a time and never stored")]
 pub enum KernelEvent {
     /// The OOM killer marked a task.
     OomMark(OomMark),
@@ -14,7 +15,7 @@ pub enum KernelEvent {
     CgroupLife(CgroupLife),
 }
 
-/// Identity of a record and the time of the happening.
+/// Identity of a record within its ring, and the time of the happening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Nanoseconds since boot, suspended time included.
@@ -69,6 +70,8 @@ pub struct OomMark {
     pub trigger: Option<Trigger>,
     /// What the kernel decided on, where a probe of the decision is attached.
     pub decision: Option<Decision>,
+    /// The trigger's last attempt to free memory, where its probes are attached.
+    pub reclaim: Option<Reclaim>,
     /// Memory cgroups from the victim's own to the root.
     pub levels: ArrayVec<Level, LEVELS>,
     /// The topmost levels are missing, because the tree is deeper than a record can tell.
@@ -88,7 +91,7 @@ pub struct Victim {
     pub comm: Option<Comm>,
     /// Name of the thread group's leader.
     pub leader_comm: Option<Comm>,
-    /// Effective user id.
+    /// Real user id.
     pub uid: Option<u32>,
     /// -1,000 to 1,000.
     pub oom_score_adj: Option<i32>,
@@ -154,6 +157,24 @@ pub struct Decision {
     pub order: i32,
     /// Flags of the failed allocation.
     pub gfp: u32,
+}
+
+/// An attempt to free memory. The kernel makes one before it goes to the OOM killer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reclaim {
+    /// When it began, the same for all victims of one decision.
+    pub boot_ns: u64,
+    /// For whom.
+    pub scope: ReclaimScope,
+}
+
+/// For whom memory was to be freed: who had run out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReclaimScope {
+    /// The whole machine.
+    Machine,
+    /// A memory cgroup.
+    Cgroup,
 }
 
 /// One memory cgroup between the victim's own and the root.

@@ -1,5 +1,288 @@
 //! Stage 3: which container, pod or unit a memory cgroup belongs to.
+//!
+//! ```text
+//! records of cgroup life ─▶ cgroups (id → path) ─▶ cgroup_path (path → ids) ─▶ Place
+//! one walk at the start  ─┘                         runtime ─▶ names (id → names) ─┘
+//! ```
+//!
+//! [`Locator`] owns all of it and is driven by one task. It needs no cluster and no socket.
 
+pub mod cgroup_path;
+pub mod cgroups;
+pub mod hierarchy;
+mod names;
 pub mod place;
+mod process;
+pub mod runtime;
+mod walk;
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use cgroup_path::path_of_level;
+pub use hierarchy::{Hierarchy, HierarchyError, Version, View};
+pub use names::NameCounters;
 pub use place::{Container, Owner, Place, Pod, Qos, Runtime};
+pub use runtime::NameError;
+pub use walk::{Baseline, WalkError};
+
+use self::{
+    cgroups::{CachedPlace, CgroupTree, TreeCounters},
+    names::NameCache,
+    runtime::Names,
+};
+use super::decode::event::{CgroupChange, CgroupKey, CgroupLife};
+
+/// Knows the owner of every memory cgroup, dead ones for ten minutes.
+#[derive(Debug)]
+pub struct Locator {
+    root: PathBuf,
+    hierarchy: Hierarchy,
+    tree: CgroupTree,
+    names: NameCache,
+    counters: OwnCounters,
+    walk_error: Option<WalkError>,
+}
+
+/// Why something could not be located.
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    /// The hierarchy of memory cgroups was not found.
+    #[error("find the hierarchy of memory cgroups")]
+    Hierarchy(#[from] HierarchyError),
+    /// A part of the tree could not be read; what is made there later will be known.
+    #[error("walk the tree of memory cgroups")]
+    Walk(#[from] WalkError),
+    /// A runtime's file did not tell a container's names.
+    #[error("look up the names of a container")]
+    Names(#[from] NameError),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct OwnCounters {
+    foreign: u64,
+    without_path: u64,
+    vanished: u64,
+    unreadable: u64,
+    left_out: u64,
+    resolved_by_pid: u64,
+    unresolved: u64,
+}
+
+/// Counts of this stage since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocateCounters {
+    /// Life of the tree.
+    pub tree: TreeCounters,
+    /// Search for names.
+    pub names: NameCounters,
+    /// Records of hierarchies other than that of memory.
+    pub foreign: u64,
+    /// Records of cgroups being made whose path the kernel could not tell.
+    pub without_path: u64,
+    /// Directories that were removed while a walk read them.
+    pub vanished: u64,
+    /// Directories that a walk could not read for another reason.
+    pub unreadable: u64,
+    /// Directories that a walk left out at its limit.
+    pub left_out: u64,
+    /// Unknown cgroups that were found by the victim's pid.
+    pub resolved_by_pid: u64,
+    /// Questions for a cgroup that nobody knew.
+    pub unresolved: u64,
+}
+
+impl Locator {
+    /// Finds the hierarchy of the machine seen through `root` (`/` for this machine) and walks it. The probes of cgroup
+    /// life must be attached before, and their records applied after: see [`cgroups`].
+    ///
+    /// Also returns the counters that had risen before the start. If only a part of the hierarchy is seen
+    /// ([`View::Part`] of [`Locator::hierarchy`]) nothing is walked.
+    ///
+    /// # Errors
+    /// The hierarchy cannot be found. A part that cannot be read is no error: see [`Locator::take_errors`].
+    pub fn start(root: &Path) -> Result<(Self, Vec<Baseline>), LocateError> {
+        let mut locator = Self {
+            root: root.to_owned(),
+            hierarchy: Hierarchy::find(root)?,
+            tree: CgroupTree::default(),
+            names: NameCache::new(root),
+            counters: OwnCounters::default(),
+            walk_error: None,
+        };
+        let baselines = locator.walk_again(0);
+        Ok((locator, baselines))
+    }
+
+    /// Walks the tree again, to mend what lost records left wrong. `began_ns`: the boot clock before the call. Costs
+    /// some microseconds per cgroup: the caller sees to it that it is not done often.
+    pub fn walk_again(&mut self, began_ns: u64) -> Vec<Baseline> {
+        if self.hierarchy.view == View::Part {
+            return Vec::new();
+        }
+        let walked = walk::walk(&self.hierarchy);
+        self.counters.vanished += walked.vanished;
+        self.counters.unreadable += walked.unreadable;
+        self.counters.left_out += walked.left_out;
+        let whole = walked.unreadable == 0 && walked.left_out == 0;
+        self.walk_error = self.walk_error.take().or(walked.error);
+
+        let number = self.hierarchy.number;
+        for (id, path) in &walked.cgroups {
+            if self.tree.get(CgroupKey { hierarchy: number, id: *id }).is_none() {
+                self.want_names(path);
+            }
+        }
+        let seen = walked.cgroups.iter().map(|(id, path)| (*id, path.as_str()));
+        self.tree.apply_walk(number, seen, began_ns, whole);
+        walked.baselines
+    }
+
+    /// Takes in a record of cgroup life. Cheap: no file is read.
+    pub fn apply(&mut self, life: &CgroupLife) {
+        if life.key.hierarchy != self.hierarchy.number {
+            self.counters.foreign += 1;
+            return;
+        }
+        let boot_ns = life.stamp.boot_ns;
+        match (life.change, life.path.as_deref()) {
+            (CgroupChange::Made, Some(path)) => {
+                self.tree.learn(life.key, path, boot_ns);
+                self.want_names(path);
+            }
+            (CgroupChange::Made, None) => self.counters.without_path += 1,
+            (CgroupChange::Removed, path) => {
+                self.tree.forget(life.key, path, boot_ns);
+                let Some(node) = self.tree.get(life.key) else { return };
+                let parsed = cgroup_path::parse(&node.path);
+                if let Some(part) = parsed.container.filter(|_| parsed.is_container_itself()) {
+                    self.names.forget(part.id, boot_ns);
+                }
+            }
+        }
+    }
+
+    /// Reads the files of at most `budget` containers whose names are wanted; returns how many still wait for their
+    /// first read. To be called when no record waits.
+    pub fn fetch_names(&mut self, budget: usize) -> usize {
+        self.names.fetch(budget)
+    }
+
+    /// Who owns `key`. `pid_hint`: a process in it, in case its making was missed; `boot_ns`: the time of the event.
+    /// `None` is an answer: nobody knows this cgroup. The records of cgroup life that wait must be applied before.
+    pub fn place(&mut self, key: CgroupKey, pid_hint: Option<u32>, boot_ns: u64) -> Option<Arc<Place>> {
+        if let Some(place) = self.cached(key, boot_ns) {
+            return Some(place);
+        }
+        if self.tree.get(key).is_none() {
+            self.find_by_pid(key, pid_hint);
+        }
+        let Some(node) = self.tree.get(key) else {
+            self.counters.unresolved += 1;
+            return None;
+        };
+        let (path, removed_at) = (Arc::clone(&node.path), node.removed_at);
+        let parsed = cgroup_path::parse(&path);
+        let mut owner = parsed.owner();
+        let (mut complete, mut retry_at) = (true, u64::MAX);
+        if let Some(part) = parsed.container {
+            let answer = self.names.ask(part, parsed.user, removed_at, boot_ns);
+            (complete, retry_at) = (answer.complete, answer.retry_at);
+            if let Some(names) = answer.names {
+                owner = named(owner, &names);
+            }
+        }
+        let place = Arc::new(Place { path: Arc::clone(&path), owner });
+        let cached = CachedPlace { place: Arc::clone(&place), complete, generation: self.names.generation(), retry_at };
+        self.tree.keep(key, cached);
+        Some(place)
+    }
+
+    /// The path of `key`, dead or alive, without a look at its owner.
+    #[must_use]
+    pub fn path(&self, key: CgroupKey) -> Option<Arc<str>> {
+        self.tree.get(key).map(|node| Arc::clone(&node.path))
+    }
+
+    /// Where memory cgroups live on this machine.
+    #[must_use]
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// Number of living and of dead cgroups that are known.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        self.tree.sizes()
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> LocateCounters {
+        let own = self.counters;
+        LocateCounters {
+            tree: self.tree.counters(),
+            names: self.names.counters(),
+            foreign: own.foreign,
+            without_path: own.without_path,
+            vanished: own.vanished,
+            unreadable: own.unreadable,
+            left_out: own.left_out,
+            resolved_by_pid: own.resolved_by_pid,
+            unresolved: own.unresolved,
+        }
+    }
+
+    /// The errors since the last call, the first few of them; [`Locator::counters`] has how many there were.
+    pub fn take_errors(&mut self) -> Vec<LocateError> {
+        let walk = self.walk_error.take().map(LocateError::Walk);
+        walk.into_iter().chain(self.names.take_errors().into_iter().map(LocateError::Names)).collect()
+    }
+
+    fn cached(&self, key: CgroupKey, boot_ns: u64) -> Option<Arc<Place>> {
+        let cached = self.tree.get(key)?.place.as_ref()?;
+        let fresh = cached.generation == self.names.generation() && boot_ns < cached.retry_at;
+        (fresh || cached.complete).then(|| Arc::clone(&cached.place))
+    }
+
+    fn want_names(&mut self, path: &str) {
+        let parsed = cgroup_path::parse(path);
+        if let Some(part) = parsed.container.filter(|_| parsed.is_container_itself()) {
+            self.names.want(part, parsed.user);
+        }
+    }
+
+    fn find_by_pid(&mut self, key: CgroupKey, pid_hint: Option<u32>) {
+        let hierarchy = &self.hierarchy;
+        let Some(pid) = pid_hint.filter(|_| key.hierarchy == hierarchy.number && hierarchy.view == View::Whole) else {
+            return;
+        };
+        if let Some(path) = process::cgroup_path(&self.root, pid, hierarchy, key.id) {
+            self.tree.learn_seen(key, &path, 0);
+            self.counters.resolved_by_pid += 1;
+        }
+    }
+}
+
+/// Adds what the runtime's files told to what the path told.
+fn named(owner: Owner, names: &Names) -> Owner {
+    let Owner::Container(mut container) = owner else { return owner };
+    if let Some(pod) = &mut container.pod {
+        pod.namespace.clone_from(&names.pod_namespace);
+        pod.name.clone_from(&names.pod_name);
+    }
+    if names.sandbox
+        && let Some(pod) = container.pod
+    {
+        return Owner::Pod(pod);
+    }
+    container.name.clone_from(&names.container);
+    container.init_pid = names.init_pid;
+    container.runtime = names.runtime.unwrap_or(container.runtime);
+    Owner::Container(container)
+}
+
+#[cfg(test)]
+mod tests;

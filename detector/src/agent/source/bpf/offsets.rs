@@ -1,0 +1,218 @@
+//! Offsets of the running kernel's structures, by name of the global that takes them.
+
+use std::{io, path::Path};
+
+use thiserror::Error;
+
+use super::{
+    btf::{Btf, BtfError},
+    btf_lookup::LookupError,
+};
+use crate::agent::source::btf_file::BtfFile;
+
+/// Where the kernel tells its own types (`CONFIG_DEBUG_INFO_BTF`), below the root of the file system.
+pub const VMLINUX_BTF: &str = "sys/kernel/btf/vmlinux";
+
+/// Bytes of a pointer and of the counters of a memory cgroup, on the 64-bit machines that we run on.
+const WORD: i64 = 8;
+
+/// Function that decides on an OOM kill.
+pub const OOM_KILL_PROCESS: &str = "oom_kill_process";
+
+/// Offsets found and missing.
+#[derive(Debug, Default)]
+pub struct Offsets {
+    values: Vec<(&'static str, u32)>,
+    missing: Vec<(&'static str, LookupError)>,
+    oom_kill_process: Option<u32>,
+}
+
+/// Why the kernel's types could not be read.
+#[derive(Debug, Error)]
+pub enum OffsetsError {
+    /// The file is missing or cannot be read.
+    #[error("reading the kernel's types from {path}; a kernel has them if built with CONFIG_DEBUG_INFO_BTF")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is damaged.
+    #[error("reading the kernel's types from {path}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        #[source]
+        source: BtfError,
+    },
+}
+
+/// How an offset is found.
+enum Rule {
+    /// A member, reached by a path.
+    Member(&'static str, &'static [&'static str]),
+    /// An element of an array member, chosen by an enumerator: struct, member, enum, enumerator.
+    Element(&'static str, &'static str, &'static str, &'static str),
+    /// Size of a struct.
+    Size(&'static str),
+    /// First counter of `mm->rss_stat`: a struct with an array up to 6.1, an array of `percpu_counter` since 6.2.
+    Rss,
+    /// Distance of its counters.
+    RssStride,
+}
+
+/// One rule for each global of [`detector_common::for_each_offset`].
+const RULES: &[(&str, Rule)] = &[
+    ("TASK_TGID", Rule::Member("task_struct", &["tgid"])),
+    ("TASK_PID", Rule::Member("task_struct", &["pid"])),
+    ("TASK_COMM", Rule::Member("task_struct", &["comm"])),
+    ("TASK_LEADER", Rule::Member("task_struct", &["group_leader"])),
+    ("TASK_START", Rule::Member("task_struct", &["start_boottime"])),
+    ("TASK_CRED", Rule::Member("task_struct", &["real_cred"])),
+    ("TASK_MM", Rule::Member("task_struct", &["mm"])),
+    ("TASK_SIGNAL", Rule::Member("task_struct", &["signal"])),
+    ("TASK_CGROUPS", Rule::Member("task_struct", &["cgroups"])),
+    ("CRED_UID", Rule::Member("cred", &["uid"])),
+    ("SIGNAL_OOM_SCORE_ADJ", Rule::Member("signal_struct", &["oom_score_adj"])),
+    ("SIGNAL_PID_TGID", Rule::Element("signal_struct", "pids", "pid_type", "PIDTYPE_TGID")),
+    ("PID_LEVEL", Rule::Member("pid", &["level"])),
+    ("PID_NUMBERS", Rule::Member("pid", &["numbers"])),
+    ("UPID_SIZE", Rule::Size("upid")),
+    ("UPID_NR", Rule::Member("upid", &["nr"])),
+    ("MM_RSS", Rule::Rss),
+    ("MM_RSS_STRIDE", Rule::RssStride),
+    ("MM_PAGE_TABLES", Rule::Member("mm_struct", &["pgtables_bytes"])),
+    ("CSS_SET_MEMORY", Rule::Element("css_set", "subsys", "cgroup_subsys_id", "memory_cgrp_id")),
+    ("CSS_CGROUP", Rule::Member("cgroup_subsys_state", &["cgroup"])),
+    ("CSS_PARENT", Rule::Member("cgroup_subsys_state", &["parent"])),
+    ("CGROUP_KN", Rule::Member("cgroup", &["kn"])),
+    ("CGROUP_LEVEL", Rule::Member("cgroup", &["level"])),
+    ("CGROUP_ROOT", Rule::Member("cgroup", &["root"])),
+    ("ROOT_HIERARCHY", Rule::Member("cgroup_root", &["hierarchy_id"])),
+    ("KN_ID", Rule::Member("kernfs_node", &["id"])),
+    ("MEMCG_CSS", Rule::Member("mem_cgroup", &["css"])),
+    ("MEMCG_OOM_EVENTS", Rule::Element("mem_cgroup", "memory_events_local", "memcg_memory_event", "MEMCG_OOM")),
+    ("MEMCG_LIMIT", Rule::Member("mem_cgroup", &["memory", "max"])),
+    ("MEMCG_USAGE", Rule::Member("mem_cgroup", &["memory", "usage"])),
+    ("MEMCG_OOM_GROUP", Rule::Member("mem_cgroup", &["oom_group"])),
+    ("OC_MEMCG", Rule::Member("oom_control", &["memcg"])),
+    ("OC_CONSTRAINT", Rule::Member("oom_control", &["constraint"])),
+    ("OC_TOTAL_PAGES", Rule::Member("oom_control", &["totalpages"])),
+    ("OC_GFP", Rule::Member("oom_control", &["gfp_mask"])),
+    ("OC_ORDER", Rule::Member("oom_control", &["order"])),
+    ("OC_CHOSEN", Rule::Member("oom_control", &["chosen"])),
+];
+
+impl Offsets {
+    /// Reads the types of the running kernel below `root`, which is `/` but for tests.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged. A field that the kernel lacks is no error: see [`Offsets::missing`].
+    pub fn read(root: &Path) -> Result<Self, OffsetsError> {
+        let path = root.join(VMLINUX_BTF);
+        let told = || path.display().to_string();
+        let bytes = BtfFile::open(&path).map_err(|source| OffsetsError::Read { path: told(), source })?;
+        Self::find(&bytes).map_err(|source| OffsetsError::Parse { path: told(), source })
+    }
+
+    /// Finds all offsets in a BTF blob.
+    ///
+    /// # Errors
+    /// If the blob is damaged.
+    pub fn find(bytes: &[u8]) -> Result<Self, BtfError> {
+        let btf = Btf::parse(bytes, &wanted_names())?;
+        let mut offsets = Self::default();
+        for (name, rule) in RULES {
+            match apply(&btf, rule) {
+                Ok(value) => offsets.values.push((name, value)),
+                Err(error) => offsets.missing.push((name, error)),
+            }
+        }
+        offsets.oom_kill_process = btf.function_id(OOM_KILL_PROCESS).ok();
+        Ok(offsets)
+    }
+
+    /// Globals and their values, each of which the running kernel has.
+    pub fn values(&self) -> &[(&'static str, u32)] {
+        &self.values
+    }
+
+    /// Globals whose field the running kernel lacks, and why.
+    pub fn missing(&self) -> &[(&'static str, LookupError)] {
+        &self.missing
+    }
+
+    /// Id of the type of [`OOM_KILL_PROCESS`], if the kernel has that function.
+    pub const fn oom_kill_process(&self) -> Option<u32> {
+        self.oom_kill_process
+    }
+}
+
+fn wanted_names() -> Vec<&'static str> {
+    let mut names = vec!["mm_struct", "percpu_counter", "mm_rss_stat", OOM_KILL_PROCESS];
+    for (_, rule) in RULES {
+        match rule {
+            Rule::Member(name, _) | Rule::Size(name) => names.push(name),
+            Rule::Element(name, _, enumeration, _) => names.extend([*name, *enumeration]),
+            Rule::Rss | Rule::RssStride => {}
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn apply(btf: &Btf<'_>, rule: &Rule) -> Result<u32, LookupError> {
+    match rule {
+        Rule::Member(name, path) => Ok(btf.member(name, path)?.offset),
+        Rule::Size(name) => btf.size_of(name),
+        Rule::Element(name, member, enumeration, enumerator) => {
+            let index = btf.enumerator(enumeration, enumerator)?;
+            let start = btf.member(name, &[member])?.offset;
+            let missing = || LookupError::PartMissing { path: format!("{name}.{member}[{enumerator}]") };
+            let distance = index.checked_mul(WORD).and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(missing)?;
+            start.checked_add(distance).ok_or_else(missing)
+        }
+        Rule::Rss => rss(btf).map(|(start, _)| start),
+        Rule::RssStride => rss(btf).map(|(_, stride)| stride),
+    }
+}
+
+fn rss(btf: &Btf<'_>) -> Result<(u32, u32), LookupError> {
+    let counters = btf.member("mm_struct", &["rss_stat", "count"])?;
+    let stride = counters
+        .array
+        .map(|array| array.stride)
+        .ok_or_else(|| LookupError::PartMissing { path: "mm_struct.rss_stat.count[]".into() })?;
+    Ok((counters.offset, stride))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_global_of_the_kernel_side_has_a_rule() {
+        macro_rules! names {
+            ($($name:ident),* $(,)?) => { [$(stringify!($name)),*] };
+        }
+        let globals: BTreeSet<_> = detector_common::for_each_offset!(names).into_iter().collect();
+        let rules: BTreeSet<_> = RULES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(globals, rules);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Offsets::read(Path::new("/nowhere")).expect_err("no such file");
+        assert_eq!(
+            error.to_string(),
+            "reading the kernel's types from /nowhere/sys/kernel/btf/vmlinux; a kernel has them if built with \
+             CONFIG_DEBUG_INFO_BTF"
+        );
+    }
+}

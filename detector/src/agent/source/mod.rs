@@ -1,0 +1,23 @@
+//! Stage 1: where records come from. The only stage that touches the kernel, and the only one with `unsafe`.
+
+pub mod bpf;
+mod btf_file;
+pub mod kernel_count;
+pub mod machine;
+pub mod memory;
+pub(crate) mod small_file;
+
+use bpf::health::{Dropped, HealthError};
+use detector_common::counter::Ring;
+
+/// Where the flow takes its records from: the kernel side, or bytes recorded from it.
+pub trait Records {
+    /// Copies the oldest record of `ring` into `record`, replacing what was there. Returns false if none is ready.
+    fn next(&mut self, ring: Ring, record: &mut Vec<u8>) -> bool;
+
+    /// Records that found their ring full, for each kind of which any was lost.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    fn dropped(&self) -> Result<Vec<Dropped>, HealthError>;
+}

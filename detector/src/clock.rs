@@ -1,0 +1,111 @@
+//! The only place that reads time.
+//!
+//! Three clocks, each for its purpose: records carry the boot clock, people read the wall clock, deadlines wait on the
+//! monotonic clock.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+const NANOSECONDS: i128 = 1_000_000_000;
+
+/// How often [`WallClock::measure`] reads the clocks: one undisturbed pair among them is enough.
+const ATTEMPTS: u32 = 5;
+
+/// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`, clock_gettime(2)): the clock of all records.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    u64::try_from(read(ClockId::Boottime)).unwrap_or(0)
+}
+
+/// Tells the present time in nanoseconds since boot: [`boot_ns`], or the time at which records were made.
+pub type BootClock<'a> = &'a dyn Fn() -> u64;
+
+/// Now, for deadlines and elapsed time.
+#[must_use]
+pub fn monotonic_now() -> Instant {
+    Instant::now()
+}
+
+/// Turns times since boot into times of day.
+///
+/// The distance between the two clocks changes when somebody sets the wall clock or NTP slews it: measure again now and
+/// then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WallClock {
+    /// `CLOCK_REALTIME` less `CLOCK_BOOTTIME`, in nanoseconds.
+    offset_ns: i128,
+}
+
+impl WallClock {
+    /// A wall clock that was `offset_ns` nanoseconds after 1970-01-01 UTC at boot.
+    #[must_use]
+    pub const fn with_offset(offset_ns: i128) -> Self {
+        Self { offset_ns }
+    }
+
+    /// Measures the distance between the clocks: the wall clock is read between two readings of the boot clock, and the
+    /// tightest of a few attempts counts. Good to well under a microsecond unless the thread is interrupted each time.
+    #[must_use]
+    pub fn measure() -> Self {
+        let attempt = || {
+            let before = read(ClockId::Boottime);
+            let wall = read(ClockId::Realtime);
+            let after = read(ClockId::Boottime);
+            (after - before, wall - i128::midpoint(before, after))
+        };
+        let mut best = attempt();
+        for _ in 1..ATTEMPTS {
+            best = best.min(attempt());
+        }
+        Self { offset_ns: best.1 }
+    }
+
+    /// Time of day `boot_ns` nanoseconds after boot. What no calendar holds (a record's number may be anything) is cut
+    /// to the last time that one does.
+    #[must_use]
+    pub fn time(self, boot_ns: u64) -> Timestamp {
+        let nanoseconds = i128::from(boot_ns) + self.offset_ns;
+        Timestamp::from_nanosecond(nanoseconds).unwrap_or(if nanoseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    }
+
+    /// [`Self::time`] as RFC 3339 in UTC, always with six digits of a second, so that texts sort like times.
+    #[must_use]
+    pub fn rfc3339(self, boot_ns: u64) -> String {
+        format!("{:.6}", self.time(boot_ns))
+    }
+}
+
+fn read(clock: ClockId) -> i128 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+    i128::from(tv_sec) * NANOSECONDS + i128::from(tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_since_boot_is_added_to_the_boot() {
+        let wall = WallClock::with_offset(1_700_000_000 * NANOSECONDS);
+        assert_eq!(wall.rfc3339(0), "2023-11-14T22:13:20.000000Z");
+        assert_eq!(wall.rfc3339(1_234_567_891), "2023-11-14T22:13:21.234567Z");
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_is_cut() {
+        assert_eq!(WallClock::with_offset(i128::from(i64::MAX) * NANOSECONDS).time(u64::MAX), Timestamp::MAX);
+        assert_eq!(WallClock::with_offset(i128::from(i64::MIN) * NANOSECONDS).time(0), Timestamp::MIN);
+    }
+
+    #[test]
+    fn the_measured_distance_maps_now_to_now() {
+        let wall = WallClock::measure();
+        let before = read(ClockId::Realtime);
+        let now = wall.time(boot_ns()).as_nanosecond();
+        let after = read(ClockId::Realtime);
+        let tolerance = NANOSECONDS / 10;
+        assert!((before - tolerance..=after + tolerance).contains(&now), "{before} <= {now} <= {after}");
+    }
+}

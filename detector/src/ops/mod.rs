@@ -1,0 +1,5 @@
+//! What operating the program takes: rights, later health, logs and shutdown.
+
+pub mod capability;
+#[cfg(feature = "agent")]
+pub mod standard_output;
