@@ -1,0 +1,94 @@
+//! `cargo xtask gen`: files that are made from the code and committed, so that readers need no build.
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{process, workspace};
+
+/// Regenerate the committed files that are made from code.
+#[derive(clap::Args)]
+#[command(after_help = "Files:\n  docs/watch-output.md  lines of `detector watch --output json`")]
+pub(crate) struct Options {
+    /// Write nothing; fail if a file is not what would be written.
+    #[arg(long)]
+    check: bool,
+}
+
+/// A generated file.
+struct Generated {
+    /// Path in the source tree.
+    path: &'static str,
+    /// Page that `detector/examples/reference.rs` prints for it.
+    ///
+    /// An example and not a call from here: this front door must open also when the library does not compile.
+    page: &'static str,
+}
+
+const GENERATED: &[Generated] = &[Generated { path: "docs/watch-output.md", page: "watch-output" }];
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.check {
+        check()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for file in GENERATED {
+        let path = workspace::root().join(file.path);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("make the directory {}", dir.display()))?;
+        }
+        fs::write(&path, content(file)?).with_context(|| format!("write {}", path.display()))?;
+        process::say(format_args!("wrote {}", file.path));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails and names all files that are not what would be written.
+pub(crate) fn check() -> Result<()> {
+    let mut stale = Vec::new();
+    for file in GENERATED {
+        let path = workspace::root().join(file.path);
+        let committed = fs::read_to_string(&path).ok();
+        if let Some(why) = difference(committed.as_deref(), &content(file)?) {
+            stale.push(format!("{}: {why}", file.path));
+        }
+    }
+    if !stale.is_empty() {
+        bail!("generated files are not fresh, run `cargo xtask gen`:\n{}", stale.join("\n"));
+    }
+    Ok(())
+}
+
+fn content(file: &Generated) -> Result<String> {
+    let mut command = workspace::cargo();
+    command.args(["run", "--quiet", "--package", "detector", "--example", "reference", "--", file.page]);
+    process::capture(&mut command, &format!("generate {}", file.path))
+}
+
+fn difference(committed: Option<&str>, wanted: &str) -> Option<String> {
+    let Some(committed) = committed else {
+        return Some("it is missing".to_owned());
+    };
+    if committed == wanted {
+        return None;
+    }
+    let same = committed.lines().zip(wanted.lines()).take_while(|(old, new)| old == new).count();
+    Some(format!("it differs from line {} on", same + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_file_is_told_with_the_line_where_it_differs() {
+        assert_eq!(difference(Some("a\nb\n"), "a\nc\n").as_deref(), Some("it differs from line 2 on"));
+        assert_eq!(difference(Some("a\n"), "a\nc\n").as_deref(), Some("it differs from line 2 on"));
+    }
+
+    #[test]
+    fn a_missing_file_is_not_fresh() {
+        assert_eq!(difference(None, "a").as_deref(), Some("it is missing"));
+        assert_eq!(difference(Some("a"), "a"), None);
+    }
+}
