@@ -4,7 +4,7 @@
 //! (`mm/oom_kill.c`):
 //!
 //! ```text
-//! mm_vmscan_*_reclaim_begin   before each decision    remember_reclaim
+//! mm_vmscan_*_reclaim_begin   before most decisions   remember_reclaim
 //! oom_kill_process(oc)        once per decision       remember_decision
 //!   __oom_kill_process(p)     once per process
 //!     signal_generate(p)      SIGKILL, SEND_SIG_PRIV  remember_signal
@@ -13,7 +13,8 @@
 //!
 //! `mark_victim` alone is no kill: a task that is already dying is marked, too, but gets no signal before. So the last
 //! signal and the last decision of each task are kept, and joined when the mark comes. Where no probe of the decision can
-//! be attached, the last reclaim stands in: it says whether the machine or a cgroup ran out, and marks the decision.
+//! be attached, the last reclaim stands in: it says whether the machine or a cgroup ran out, and names the decision of a
+//! group kill. Only where somebody lowers a limit may several decisions follow one reclaim.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_boot_ns},
@@ -71,7 +72,7 @@ pub(crate) fn remember_reclaim(scope: u32) {
     let reclaim = Reclaim { boot_ns: unsafe { bpf_ktime_get_boot_ns() }, scope, padding: 0 };
     let current = bpf_get_current_pid_tgid();
     match RECLAIMS.get_ptr_mut(current) {
-        // In place, because a task tries some thirty times before it kills.
+        // In place, because a task tries many times before it kills.
         // SAFETY: only the current task writes under its own key.
         Some(last) => unsafe { *last = reclaim },
         // A failure leaves none: the domain is then judged by the counters alone.

@@ -199,7 +199,8 @@ shapes! {
         /// What the kernel counted (`/proc/vmstat` `oom_kill`) since the probes were attached. It counts the chosen victim of
         /// a group kill twice.
         pub kernel_kills: Option<u64>,
-        /// Kills that the kernel counted and the probes did not see; negative if they saw more.
+        /// Kills that the kernel counted and the probes did not see; negative if they saw more. Each group kill explains one
+        /// count more or none, so that as many unseen kills as there were group kills may hide behind a 0.
         pub unaccounted: Option<i64>,
         /// Where these happened: difference by path of the cgroup, as far as living cgroups tell; at most 16.
         pub differences: BTreeMap<String, i64>,

@@ -163,7 +163,7 @@ impl OomRules {
         self.counts.group_incidents += u64::from(group.is_some());
         self.last.insert(LastIncident {
             incident: Incident { number: self.counts.incidents, victim: 1 },
-            decision: DecisionKey::of(mark),
+            decision: key,
             domain,
             group,
         })
