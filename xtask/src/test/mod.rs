@@ -16,13 +16,14 @@ pub(crate) use level::Level;
 /// A level that cannot run is a failure. The last line counts over all levels; a level left out by name is not counted.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test unit pipeline\n  \
-    cargo xtask test vm --kernel 5.10 --kernel 6.12")]
+    cargo xtask test vm --kernel 5.10 6.12")]
 pub(crate) struct Options {
     /// Levels to run; all if none is named.
     #[arg(value_name = "LEVEL")]
     levels: Vec<Level>,
-    /// Kernel series of the level `vm`, such as 6.1; may be repeated. All series if not given.
-    #[arg(long = "kernel", value_name = "SERIES")]
+    /// Kernel series of the level `vm`, such as 6.1; all if not given. What follows it is taken for series, too: name the
+    /// levels before.
+    #[arg(long = "kernel", value_name = "SERIES", num_args = 1..)]
     series: Vec<String>,
     /// Level `vm`: every kernel × rung × case instead of the representative matrix.
     #[arg(long)]

@@ -3,7 +3,7 @@
 use super::Finding;
 
 /// Beginnings of paths that exist on a developer's machine only.
-const PATHS: &[&str] = &["/work/", "/home/", "/root/"];
+const PATHS: &[&str] = &["/home/", "/root/", "/Users/"];
 
 pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
