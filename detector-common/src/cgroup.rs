@@ -23,6 +23,9 @@ pub struct CgroupLife {
     pub padding: u32,
 }
 
+/// [`CgroupRef::level`] of a cgroup whose depth the kernel did not tell.
+pub const UNKNOWN_LEVEL: u32 = u32::MAX;
+
 /// A cgroup as the kernel names it. Ids are unique within one hierarchy only: on cgroup v1 each controller has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -31,7 +34,7 @@ pub struct CgroupRef {
     pub id: u64,
     /// Number of the hierarchy as in `/proc/PID/cgroup`; 0 is cgroup v2.
     pub hierarchy: u32,
-    /// Depth below the root of the hierarchy; the root has 0.
+    /// Depth below the root of the hierarchy; the root has 0. May be [`UNKNOWN_LEVEL`].
     pub level: u32,
 }
 

@@ -1,11 +1,12 @@
-//! Counters that the kernel side keeps: what was written and what did not fit, per kind.
+//! The rings, when they wake their reader, and counters that the kernel side keeps: what was written and what did not fit,
+//! per kind.
 
 use crate::Kind;
 
 /// The two ring buffers. What must not be lost never shares one with what comes in masses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ring {
-    /// OOM kills, later hangs and panics.
+    /// OOM kills, hung tasks, later panics.
     Precious = 0,
     /// Life of cgroups.
     Bulk = 1,
@@ -15,6 +16,13 @@ impl Ring {
     /// Number of rings.
     pub const COUNT: u32 = 2;
 }
+
+/// The bulk ring wakes the reader at most once in so many milliseconds, unless it fills up.
+pub const BULK_WAKE_INTERVAL_MS: u64 = 50;
+
+/// Milliseconds after a wake-up at which the reader must look at the bulk ring again: what was written within
+/// [`BULK_WAKE_INTERVAL_MS`] of that wake-up did not wake it.
+pub const BULK_LOOK_AGAIN_MS: u64 = 100;
 
 /// Index of the counter of records of `kind` that reached their ring, in the per-CPU array `COUNTERS`.
 #[must_use]
@@ -31,4 +39,5 @@ pub const fn dropped(kind: Kind) -> u32 {
 /// Number of entries of `COUNTERS`: room for kinds 0 to 31.
 pub const COUNTERS: u32 = 64;
 
+const _: () = assert!(BULK_LOOK_AGAIN_MS > BULK_WAKE_INTERVAL_MS);
 const _: () = assert!(dropped(Kind::ALL[Kind::ALL.len() - 1]) < COUNTERS);

@@ -18,8 +18,11 @@ impl Kind {
     /// A cgroup was removed: [`crate::cgroup::CgroupLife`].
     pub const CGROUP_REMOVED: Self = Self(3);
 
+    /// The kernel's own watch found a task hung: [`crate::hung_task::HungTask`].
+    pub const HUNG_TASK: Self = Self(4);
+
     /// All kinds of this ABI, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::OOM_MARK, Self::CGROUP_MADE, Self::CGROUP_REMOVED];
+    pub const ALL: [Self; 4] = [Self::OOM_MARK, Self::CGROUP_MADE, Self::CGROUP_REMOVED, Self::HUNG_TASK];
 
     /// The name that logs, metrics and command line use, or `None` for a number that this ABI does not have.
     #[must_use]
@@ -28,6 +31,7 @@ impl Kind {
             Self::OOM_MARK => Some("oom_mark"),
             Self::CGROUP_MADE => Some("cgroup_made"),
             Self::CGROUP_REMOVED => Some("cgroup_removed"),
+            Self::HUNG_TASK => Some("hung_task"),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@
 pub mod cgroup;
 pub mod counter;
 pub mod header;
+pub mod hung_task;
 pub mod offset;
 pub mod oom;
 

@@ -160,7 +160,7 @@ pub mod known {
     pub const UID: u64 = 1 << 5;
     /// `victim.oom_score_adj`.
     pub const OOM_SCORE_ADJ: u64 = 1 << 6;
-    /// `victim.rss_pages`.
+    /// `victim.rss_pages`; see [`super::flags::NO_SWAP`].
     pub const RSS: u64 = 1 << 7;
     /// `victim.page_table_bytes`.
     pub const PAGE_TABLES: u64 = 1 << 8;
@@ -195,6 +195,8 @@ pub mod flags {
     pub const REAL_KILL: u32 = 1 << 0;
     /// The cgroup tree is deeper than [`super::LEVELS`]: the topmost levels are missing.
     pub const LEVELS_CUT: u32 = 1 << 1;
+    /// `victim.rss_pages` lacks what is swapped out: the classic tracepoint does not tell it.
+    pub const NO_SWAP: u32 = 1 << 2;
 }
 
 const _: () = assert!(size_of::<Victim>() == 120);

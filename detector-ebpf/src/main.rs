@@ -14,9 +14,12 @@ mod hook;
 mod offset;
 mod task;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    macros::{fentry, kprobe, raw_tracepoint},
-    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+    EbpfContext as _,
+    macros::{btf_tracepoint, fentry, kprobe, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext, TracePointContext},
 };
 use detector_common::{Kind, oom::reclaim_scope};
 
@@ -98,6 +101,69 @@ pub fn cgroup_rename(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     hook::cgroup_life::tell(Kind::CGROUP_REMOVED, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `sched_process_hang(struct task_struct *tsk)`, with an argument that the verifier knows as a task.
+#[btf_tracepoint(function = "sched_process_hang")]
+pub fn hung_task_btf(ctx: BtfTracePointContext) -> i32 {
+    hook::hung_task::tell_with_stack(ctx.arg::<*const c_void>(0));
+    0
+}
+
+/// The same with an argument of no type.
+#[raw_tracepoint(tracepoint = "sched_process_hang")]
+pub fn hung_task_raw(ctx: RawTracePointContext) -> i32 {
+    hook::hung_task::tell(ctx.arg(0));
+    0
+}
+
+/// `oom:mark_victim`.
+#[tracepoint]
+pub fn event_mark_victim(ctx: TracePointContext) -> u32 {
+    hook::tracepoint::mark(ctx.as_ptr() as u64);
+    0
+}
+
+/// `signal:signal_generate`.
+#[tracepoint]
+pub fn event_signal_generate(ctx: TracePointContext) -> u32 {
+    hook::tracepoint::remember_signal(ctx.as_ptr() as u64);
+    0
+}
+
+/// `vmscan:mm_vmscan_direct_reclaim_begin`.
+#[tracepoint]
+pub fn event_reclaim_machine(_ctx: TracePointContext) -> u32 {
+    hook::oom::remember_reclaim(reclaim_scope::MACHINE);
+    0
+}
+
+/// `vmscan:mm_vmscan_memcg_reclaim_begin`.
+#[tracepoint]
+pub fn event_reclaim_cgroup(_ctx: TracePointContext) -> u32 {
+    hook::oom::remember_reclaim(reclaim_scope::CGROUP);
+    0
+}
+
+/// `sched:sched_process_hang`.
+#[tracepoint]
+pub fn event_hung_task(ctx: TracePointContext) -> u32 {
+    hook::tracepoint::hang(ctx.as_ptr() as u64);
+    0
+}
+
+/// `cgroup:cgroup_mkdir` and `cgroup:cgroup_rename`.
+#[tracepoint]
+pub fn event_cgroup_made(ctx: TracePointContext) -> u32 {
+    hook::tracepoint::cgroup(Kind::CGROUP_MADE, ctx.as_ptr() as u64);
+    0
+}
+
+/// `cgroup:cgroup_rmdir`.
+#[tracepoint]
+pub fn event_cgroup_removed(ctx: TracePointContext) -> u32 {
+    hook::tracepoint::cgroup(Kind::CGROUP_REMOVED, ctx.as_ptr() as u64);
     0
 }
 

@@ -3,8 +3,11 @@
 //! Values go straight to where they belong, and a success is a `bool`: an `Option` would be smoother to use, but the
 //! compiler spills its undefined half to the stack, and Linux 5.10 refuses a program that reads it back.
 
-use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
-use detector_common::offset::ABSENT;
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_kernel},
+};
+use detector_common::{offset::ABSENT, oom::COMM_LENGTH};
 
 macro_rules! declare {
     ($($name:ident),* $(,)?) => {
@@ -15,6 +18,7 @@ macro_rules! declare {
     };
 }
 detector_common::for_each_offset!(declare);
+detector_common::for_each_event_field!(declare);
 
 /// Address of a field; 0 if the base is null or the running kernel lacks the field.
 #[inline(always)]
@@ -47,4 +51,20 @@ pub(crate) fn read_at<T: Copy>(target: &mut T, address: u64) -> bool {
 pub(crate) fn pointer(base: u64, offset: &Global<u32>) -> u64 {
     let mut value = 0;
     if read(&mut value, base, offset) { value } else { 0 }
+}
+
+/// Copies the string that a `_LOC` field of the tracepoint record at `base` tells of, and returns whether that went well.
+/// One that does not fit is cut.
+#[inline(always)]
+pub(crate) fn read_located(target: &mut [u8; COMM_LENGTH], base: u64, location: &Global<u32>) -> bool {
+    let address = located(base, location);
+    // SAFETY: the helper takes any address, checks it and fails instead of faulting.
+    address != 0 && unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, target) }.is_ok()
+}
+
+/// Address of the string that a `_LOC` field of the tracepoint record at `base` tells of; 0 if it cannot be told.
+#[inline(always)]
+pub(crate) fn located(base: u64, location: &Global<u32>) -> u64 {
+    let mut place = 0u32;
+    if read(&mut place, base, location) { base + u64::from(place & 0xffff) } else { 0 }
 }

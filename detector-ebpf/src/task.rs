@@ -1,6 +1,9 @@
 //! What a record tells of a task.
 
-use detector_common::oom::{Victim, known};
+use detector_common::{
+    hung_task::{Task, known as task_known},
+    oom::{Victim, known},
+};
 
 use crate::{
     cgroup,
@@ -41,8 +44,23 @@ pub(crate) fn describe(victim: &mut Victim, task: u64) -> u64 {
     seen | bit(known::CGROUP, cgroup::identify_css(&mut victim.cgroup, memory_css(task)))
 }
 
+/// Fills `target` from a `struct task_struct` and returns which of its fields are known: bits of
+/// [`detector_common::hung_task::known`].
 #[inline(always)]
-fn bit(bit: u64, known: bool) -> u64 {
+pub(crate) fn name(target: &mut Task, task: u64) -> u64 {
+    let leader = pointer(task, &TASK_LEADER);
+    bit(task_known::TGID, read(&mut target.tgid, task, &TASK_TGID))
+        | bit(task_known::PID, read(&mut target.pid, task, &TASK_PID))
+        | bit(task_known::START, read(&mut target.start_ns, task, &TASK_START))
+        | bit(task_known::LEADER_START, read(&mut target.leader_start_ns, leader, &TASK_START))
+        | bit(task_known::COMM, read(&mut target.comm, task, &TASK_COMM))
+        | bit(task_known::LEADER_COMM, read(&mut target.leader_comm, leader, &TASK_COMM))
+        | bit(task_known::CGROUP, cgroup::identify_css(&mut target.cgroup, memory_css(task)))
+}
+
+/// `bit` if `known`, else none.
+#[inline(always)]
+pub(crate) fn bit(bit: u64, known: bool) -> u64 {
     if known { bit } else { 0 }
 }
 

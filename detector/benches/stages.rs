@@ -86,7 +86,7 @@ fn machine() -> (TempDir, Locator, u64) {
 fn decoded(record: &[u8]) -> OomMark {
     match decode::decode(record).expect("valid") {
         KernelEvent::OomMark(mark) => mark,
-        KernelEvent::CgroupLife(_) => unreachable!("the record is of a kill"),
+        KernelEvent::CgroupLife(_) | KernelEvent::HungTask(_) => unreachable!("the record is of a kill"),
     }
 }
 

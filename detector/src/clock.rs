@@ -3,10 +3,10 @@
 //! Three clocks, each for its purpose: records carry the boot clock, people read the wall clock, deadlines wait on the
 //! monotonic clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 const NANOSECONDS: i128 = 1_000_000_000;
 
@@ -22,10 +22,31 @@ pub fn boot_ns() -> u64 {
 /// Tells the present time in nanoseconds since boot: [`boot_ns`], or the time at which records were made.
 pub type BootClock<'a> = &'a dyn Fn() -> u64;
 
+/// One jiffy: the kernel's own tick, in which it counts coarse times. The coarse clocks advance once a tick, and their
+/// resolution tells its length (`posix_get_coarse_res`, `kernel/time/posix-timers.c`; clock_getres(2)).
+#[must_use]
+pub fn tick() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_getres(ClockId::MonotonicCoarse);
+    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+}
+
+/// Time that the machine was suspended since boot, in nanoseconds: what `CLOCK_BOOTTIME` is ahead of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn suspended_ns() -> u64 {
+    let monotonic = read(ClockId::Monotonic);
+    u64::try_from(read(ClockId::Boottime) - monotonic).unwrap_or(0)
+}
+
 /// Now, for deadlines and elapsed time.
 #[must_use]
 pub fn monotonic_now() -> Instant {
     Instant::now()
+}
+
+/// Processor time that this process has used (`CLOCK_PROCESS_CPUTIME_ID`, clock_gettime(2)).
+#[must_use]
+pub fn process_time() -> Duration {
+    Duration::from_nanos(u64::try_from(read(ClockId::ProcessCPUTime)).unwrap_or(0))
 }
 
 /// Turns times since boot into times of day.
@@ -97,6 +118,12 @@ mod tests {
     fn a_time_beyond_the_calendar_is_cut() {
         assert_eq!(WallClock::with_offset(i128::from(i64::MAX) * NANOSECONDS).time(u64::MAX), Timestamp::MAX);
         assert_eq!(WallClock::with_offset(i128::from(i64::MIN) * NANOSECONDS).time(0), Timestamp::MIN);
+    }
+
+    #[test]
+    fn a_tick_is_that_of_some_kernel_between_24_and_1024_a_second() {
+        let tick = tick();
+        assert!((Duration::from_micros(970)..=Duration::from_millis(42)).contains(&tick), "{tick:?}");
     }
 
     #[test]

@@ -8,7 +8,11 @@ use crate::{process, workspace};
 
 /// Regenerate the committed files that are made from code.
 #[derive(clap::Args)]
-#[command(after_help = "Files:\n  docs/watch-output.md  lines of `detector watch --output json`")]
+#[command(after_help = "\
+Files:
+  docs/watch-output.md   lines of `detector watch --output json`
+  docs/doctor-output.md  output of `detector doctor --output json`
+  docs/privileges.md     capabilities, what needs them, what is lost without")]
 pub(crate) struct Options {
     /// Write nothing; fail if a file is not what would be written.
     #[arg(long)]
@@ -25,7 +29,11 @@ struct Generated {
     page: &'static str,
 }
 
-const GENERATED: &[Generated] = &[Generated { path: "docs/watch-output.md", page: "watch-output" }];
+const GENERATED: &[Generated] = &[
+    Generated { path: "docs/watch-output.md", page: "watch-output" },
+    Generated { path: "docs/doctor-output.md", page: "doctor-output" },
+    Generated { path: "docs/privileges.md", page: "privileges" },
+];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.check {

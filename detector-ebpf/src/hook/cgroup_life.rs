@@ -29,7 +29,15 @@ static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn tell(kind: Kind, cgroup: u64, path: u64) {
     let mut identity = CgroupRef { id: 0, hierarchy: 0, level: 0 };
-    if !cgroup::identify(&mut identity, cgroup) || identity.hierarchy != MEMORY_HIERARCHY.load() {
+    if cgroup::identify(&mut identity, cgroup) {
+        tell_path(kind, identity, path);
+    }
+}
+
+/// The same of a cgroup whose identity is known. `path` is an address; 0 where there is none.
+#[inline(always)]
+pub(crate) fn tell_path(kind: Kind, identity: CgroupRef, path: u64) {
+    if identity.hierarchy != MEMORY_HIERARCHY.load() {
         return;
     }
     let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
@@ -44,13 +52,10 @@ pub(crate) fn tell(kind: Kind, cgroup: u64, path: u64) {
         Err(_) => 0,
     };
     let total = (size_of::<CgroupLife>() + length).next_multiple_of(8).min(size_of::<Draft>());
-    draft.life = CgroupLife {
-        header: emit::header(kind, total as u32, Ring::Bulk),
-        cgroup: identity,
-        path_length: length as u32,
-        padding: 0,
-    };
+    let header = emit::header(kind, total as u32, Ring::Bulk);
+    let boot_ns = header.boot_ns;
+    draft.life = CgroupLife { header, cgroup: identity, path_length: length as u32, padding: 0 };
     // SAFETY: `total` is at most the size of the draft, whose bytes are all initialised: map memory starts as zeros.
     let record = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(draft).cast::<u8>(), total) };
-    emit::bulk(kind, record);
+    emit::bulk(kind, record, boot_ns);
 }

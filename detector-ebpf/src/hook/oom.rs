@@ -40,7 +40,7 @@ pub(crate) const SIGKILL: u32 = 9;
 pub(crate) const SEND_SIG_PRIV: u64 = 1;
 /// Tasks whose last signal or decision is kept. `oom_lock` lets one decide at a time; the rest is what zapped pid
 /// namespaces and the like leave behind, and goes by age.
-const REMEMBERED_TASKS: u32 = 1024;
+pub(crate) const REMEMBERED_TASKS: u32 = 1024;
 
 /// A decision and the task it chose.
 #[repr(C)]
@@ -216,6 +216,12 @@ fn fill(record: &mut OomMark, task: u64, real_kill: bool) {
             record.known |= known::DECISION;
         }
     }
+    last_reclaim(record);
+}
+
+/// What the current task, which is the trigger, last tried to free memory for.
+#[inline(always)]
+pub(crate) fn last_reclaim(record: &mut OomMark) {
     if let Some(reclaim) = RECLAIMS.get_ptr(bpf_get_current_pid_tgid()) {
         // SAFETY: as in `take_signal`.
         record.reclaim = unsafe { *reclaim };
@@ -223,8 +229,9 @@ fn fill(record: &mut OomMark, task: u64, real_kill: bool) {
     }
 }
 
+/// Who the trigger is: the current task.
 #[inline(always)]
-fn trigger(record: &mut OomMark) {
+pub(crate) fn trigger(record: &mut OomMark) {
     let current = bpf_get_current_pid_tgid();
     record.trigger.tgid = (current >> 32) as u32;
     record.trigger.pid = current as u32;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use detector::agent::source::bpf::btf::Btf;
+use detector::agent::source::btf::Btf;
 use libfuzzer_sys::fuzz_target;
 
 /// Names of the real kernel, which the seeds have too. The second half is not announced to the reader.
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
             let within = member.array.is_some() || member.offset <= whole;
             assert!(within, "{name}: {member:?} lies outside of {whole} bytes");
         }
-        if let Ok(id) = btf.function_id(name) {
+        for id in [btf.function_id(name), btf.typedef_id(name)].into_iter().flatten() {
             assert!((1..=btf.type_count()).contains(&id));
         }
         std::hint::black_box((btf.prototype_arity(name).ok(), btf.enumerator(name, "memory_cgrp_id").ok()));

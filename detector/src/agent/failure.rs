@@ -7,6 +7,8 @@ pub enum Failure {
     OutputClosed,
     /// This binary or this kernel cannot do it: stub object embedded, or no method works.
     Unavailable,
+    /// No method works, one of them for want of a right.
+    Denied,
     /// Anything else.
     Other,
 }

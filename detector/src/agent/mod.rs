@@ -5,23 +5,22 @@
 //!           bytes     events    places    kills      table, JSON
 //! ```
 //!
-//! A stage imports only what stands before it; [`watch`](mod@watch) alone sees them all.
+//! A stage imports only what stands before it. [`pipeline`] joins the stages behind the source; [`watch`](mod@watch) is the
+//! loop that feeds it.
 
 pub mod decode;
+pub mod examination;
 pub mod failure;
-mod input;
 pub mod locate;
-mod losses;
-mod notices;
 pub mod options;
 pub mod pipeline;
 pub mod problem;
-mod reckoning;
 pub mod sink;
 pub mod source;
 pub mod watch;
 
+pub use examination::examine;
 pub use failure::Failure;
-pub use options::{OomMethod, WatchOptions};
+pub use options::{Choice, Chosen, Detector, Method, WatchOptions};
 pub use sink::Sink;
 pub use watch::{AgentError, watch};

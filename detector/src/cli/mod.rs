@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand, and the exit codes that tell a script what went wrong.
 
 #[cfg(feature = "agent")]
+mod doctor;
+#[cfg(feature = "agent")]
 mod watch;
 
 use std::io;
@@ -18,12 +20,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the OOM kills of this machine as they happen
+    /// Print the OOM kills and hung tasks of this machine as they happen
     #[cfg(feature = "agent")]
     Watch(watch::Arguments),
-    /// Only to say that it is missing.
+    /// Tell what this machine offers, and by which method each detector runs on it
+    #[cfg(feature = "agent")]
+    Doctor(doctor::Arguments),
+    /// Only to say that they are missing.
     #[cfg(not(feature = "agent"))]
-    #[command(hide = true)]
+    #[command(hide = true, alias = "doctor")]
     Watch {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         _rest: Vec<std::ffi::OsString>,
@@ -81,9 +86,11 @@ impl Cli {
         match self.command {
             #[cfg(feature = "agent")]
             Command::Watch(arguments) => watch::run(&arguments),
+            #[cfg(feature = "agent")]
+            Command::Doctor(arguments) => doctor::run(&arguments),
             #[cfg(not(feature = "agent"))]
             Command::Watch { .. } => Err(CliError::Unavailable(anyhow::anyhow!(
-                "this binary was built without the feature `agent`, so that it cannot watch: build it with \
+                "this binary was built without the feature `agent`, so that it knows nothing of kernels: build it with \
                  `--features agent`"
             ))),
         }

@@ -1,4 +1,4 @@
-//! `detector watch`: prints the OOM kills of this machine as they happen. No cluster, no configuration.
+//! `detector watch`: prints the OOM kills and hung tasks of this machine as they happen. No cluster, no configuration.
 
 use std::{
     io::{self, BufWriter},
@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     agent::{
-        self, Failure, OomMethod, Sink, WatchOptions,
+        self, Choice, Chosen, Detector, Failure, Method, Sink, WatchOptions,
         sink::{
             Units,
             json::Json,
@@ -18,7 +18,7 @@ use crate::{
         },
     },
     cli::CliError,
-    ops::{capability::Rights, standard_output::StandardOutput},
+    ops::{capability::Rights, privilege, standard_output::StandardOutput},
 };
 
 /// What was typed. Values are texts here, so that all mistakes can be told at once.
@@ -27,19 +27,22 @@ pub(super) struct Arguments {
     /// Form of the output: `table` for people, `json` for programs (one object a line)
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: String,
-    /// Watch only this kind of happening; may be repeated. So far: `oom`
+    /// Watch only this kind of happening: `oom` or `hung_task`; may be repeated
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
-    /// Stop after N kills
+    /// Stop after N kills and hangs
     #[arg(long, value_name = "N")]
     count: Option<String>,
     /// Stop after this time, such as `10s`, `5m` or `1h`
     #[arg(long, value_name = "TIME")]
     duration: Option<String>,
-    /// Use this method of a detector and no other, instead of the best that the kernel offers; may be repeated. So far:
-    /// `oom=fentry`, `oom=kprobe`, `oom=raw_tracepoint`
+    /// Use this method of a detector and no other, instead of the best that works, such as `oom=raw_tracepoint`; may be
+    /// repeated. `detector doctor` lists the methods of this machine
     #[arg(long, value_name = "DETECTOR=METHOD")]
     method: Vec<String>,
+    /// Show where in the kernel a task hangs, below its row of the table; JSON always tells it
+    #[arg(long)]
+    stack: bool,
 }
 
 /// Form of the output.
@@ -53,6 +56,7 @@ enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Checked {
     output: Output,
+    stack: bool,
     options: WatchOptions,
 }
 
@@ -63,16 +67,15 @@ const MAX_DURATION: Duration = Duration::from_secs(10_000 * 3600);
 const BUFFER: usize = 64 * 1024;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let Checked { output, options } = arguments.check().map_err(CliError::Usage)?;
+    let Checked { output, stack, options } = arguments.check().map_err(CliError::Usage)?;
     let rights = Rights::of_this_process().map_err(|error| CliError::Other(error.into()))?;
-    if let Some(missing) = rights.missing_for_probes() {
-        return Err(CliError::Rights(missing.into()));
-    }
     let out = StandardOutput::open().context("setting up standard output").map_err(CliError::Other)?;
     let out = BufWriter::with_capacity(BUFFER, out);
     let units = Units::of_this_machine();
     let mut sink: Box<dyn Sink> = match output {
-        Output::Table => Box::new(Terminal::new(out, io::stderr(), Screen::of_standard_output(), units)),
+        Output::Table => {
+            Box::new(Terminal::new(out, io::stderr(), Screen::of_standard_output(), units).with_stacks(stack))
+        }
         Output::Json => Box::new(Json::new(out, units)),
     };
     match agent::watch(options, sink.as_mut()) {
@@ -80,6 +83,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         Err(error) => match error.failure() {
             Failure::OutputClosed => Ok(()),
             Failure::Unavailable => Err(CliError::Unavailable(error.into())),
+            // What is missing explains more than what the kernel made of it. Who has all is refused for another reason.
+            Failure::Denied => Err(match rights.missing_for_probes() {
+                Some(missing) => CliError::Rights(missing.into()),
+                None if privilege::losses(rights).next().is_some() => CliError::Rights(error.into()),
+                None => CliError::Unavailable(error.into()),
+            }),
             Failure::Other => Err(CliError::Other(error.into())),
         },
     }
@@ -97,31 +106,44 @@ impl Arguments {
                 None
             }
         };
-        for kind in self.kind.iter().filter(|kind| *kind != "oom") {
-            mistakes.push(format!("--kind {kind}: must be `oom`, the only kind so far"));
-        }
         let count = self.count.as_deref().and_then(|text| keep(count(text), &mut mistakes));
         let duration = self.duration.as_deref().and_then(|text| keep(duration(text), &mut mistakes));
-        let method = self.check_methods(&mut mistakes);
+        let detectors = self.check_detectors(&mut mistakes);
         match output.filter(|_| mistakes.is_empty()) {
-            Some(output) => Ok(Checked { output, options: WatchOptions { count, duration, method } }),
+            Some(output) => {
+                Ok(Checked { output, stack: self.stack, options: WatchOptions { count, duration, detectors } })
+            }
             None => Err(mistakes),
         }
     }
 
-    fn check_methods(&self, mistakes: &mut Vec<String>) -> Option<OomMethod> {
-        let mut chosen = None;
+    /// A detector that is named must run; if any is named, the others are off.
+    fn check_detectors(&self, mistakes: &mut Vec<String>) -> Chosen {
+        let of_name = |name: &String| Detector::of_name(name).map_err(|error| format!("--kind {name}: {error}"));
+        let named: Vec<Detector> = self.kind.iter().filter_map(|name| keep(of_name(name), mistakes)).collect();
+        let mut chosen = Chosen::default();
+        for detector in Detector::ALL.into_iter().filter(|_| !self.kind.is_empty()) {
+            let choice = if named.contains(&detector) { Choice::Required } else { Choice::Off };
+            *of_mut(&mut chosen, detector) = choice;
+        }
         for text in &self.method {
-            let Some(method) = keep(method(text), mistakes) else { continue };
-            match chosen.replace(method) {
-                Some(before) if before != method => {
-                    mistakes
-                        .push(format!("--method {text}: must be given once for `oom`, which has `{before}` already"));
-                }
-                _ => {}
+            let Some((detector, method)) = keep(method(text), mistakes) else { continue };
+            match chosen.of(detector) {
+                Choice::Off => mistakes.push(format!("--method {text}: `--kind` leaves detector `{detector}` out")),
+                Choice::Forced(before) if before != method => mistakes.push(format!(
+                    "--method {text}: must be given once for `{detector}`, which has `{before}` already"
+                )),
+                _ => *of_mut(&mut chosen, detector) = Choice::Forced(method),
             }
         }
         chosen
+    }
+}
+
+fn of_mut(chosen: &mut Chosen, detector: Detector) -> &mut Choice {
+    match detector {
+        Detector::Oom => &mut chosen.oom,
+        Detector::HungTask => &mut chosen.hung_task,
     }
 }
 
@@ -135,7 +157,7 @@ fn count(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("--count {text}: must be a whole number from 1 to {}", u64::MAX))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = [('s', 1), ('m', 60), ('h', 3600)]
         .into_iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
@@ -148,13 +170,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-fn method(text: &str) -> Result<OomMethod, String> {
+fn method(text: &str) -> Result<(Detector, Method), String> {
     let mistake = |rule: &dyn std::fmt::Display| format!("--method {text}: {rule}");
-    match text.split_once('=') {
-        Some(("oom", name)) => name.parse().map_err(|error| mistake(&error)),
-        Some((detector, _)) => Err(mistake(&format_args!("`{detector}` is no detector: must be `oom`"))),
-        None => Err(mistake(&"must be DETECTOR=METHOD, such as `oom=fentry`")),
-    }
+    let Some((detector, name)) = text.split_once('=') else {
+        return Err(mistake(&"must be DETECTOR=METHOD, such as `oom=fentry`"));
+    };
+    let detector = Detector::of_name(detector).map_err(|error| mistake(&error))?;
+    let method = detector.method_of_name(name).map_err(|error| mistake(&error))?;
+    Ok((detector, method))
 }
 
 /// Digits only: `FromStr` would take a sign as well.
@@ -172,36 +195,41 @@ mod tests {
 
     fn checked(arguments: &[&str]) -> Result<Checked, Vec<String>> {
         let line = ["detector", "watch"].iter().chain(arguments);
-        let Command::Watch(arguments) = Cli::try_parse_from(line).expect("clap takes it").command;
+        let Command::Watch(arguments) = Cli::try_parse_from(line).expect("clap takes it").command else {
+            panic!("another subcommand")
+        };
         arguments.check()
     }
 
     #[test]
     fn without_arguments_it_watches_for_ever_as_a_table() {
-        assert_eq!(checked(&[]), Ok(Checked { output: Output::Table, options: WatchOptions::default() }));
+        let options = WatchOptions::default();
+        assert_eq!(checked(&[]), Ok(Checked { output: Output::Table, stack: false, options }));
     }
 
     #[test]
     fn all_arguments_arrive() {
-        let line = "--output json --kind oom --kind oom --count 3 --duration 5m --method oom=kprobe";
-        let options =
-            WatchOptions { count: Some(3), duration: Some(Duration::from_secs(300)), method: Some(OomMethod::Kprobe) };
+        let line = "--output json --kind oom --kind oom --count 3 --duration 5m --method oom=kprobe --stack";
+        let detectors = Chosen { oom: Choice::Forced(Method::Kprobe), hung_task: Choice::Off };
+        let options = WatchOptions { count: Some(3), duration: Some(Duration::from_secs(300)), detectors };
         let arguments: Vec<&str> = line.split(' ').collect();
-        assert_eq!(checked(&arguments), Ok(Checked { output: Output::Json, options }));
+        assert_eq!(checked(&arguments), Ok(Checked { output: Output::Json, stack: true, options }));
     }
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        let line = "--output xml --kind hang --count 0 --duration 5 --method oom=magic --method tcp=x --method oom";
+        let line = "--output xml --kind hang --count 0 --duration 5 --method oom=magic --method tcp=x --method oom \
+                    --method hung_task=kmsg";
         let arguments: Vec<&str> = line.split(' ').collect();
-        insta::assert_snapshot!(checked(&arguments).expect_err("seven mistakes").join("\n"), @r"
+        insta::assert_snapshot!(checked(&arguments).expect_err("eight mistakes").join("\n"), @r"
         --output xml: must be `table` or `json`
-        --kind hang: must be `oom`, the only kind so far
         --count 0: must be a whole number from 1 to 18446744073709551615
         --duration 5: must be a whole number with `s`, `m` or `h` behind it, such as `90s`, from 1s to 10000h
-        --method oom=magic: `magic` is no method of detector `oom`: must be `fentry`, `kprobe` or `raw_tracepoint`
-        --method tcp=x: `tcp` is no detector: must be `oom`
+        --kind hang: `hang` is no detector: must be `oom` or `hung_task`
+        --method oom=magic: `magic` is no method of detector `oom`: must be `fentry`, `kprobe`, `raw_tracepoint`, `tracepoint` or `kmsg`
+        --method tcp=x: `tcp` is no detector: must be `oom` or `hung_task`
         --method oom: must be DETECTOR=METHOD, such as `oom=fentry`
+        --method hung_task=kmsg: `--kind` leaves detector `hung_task` out
         ");
     }
 

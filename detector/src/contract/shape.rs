@@ -49,7 +49,10 @@ json_types! {
     u64 => "integer",
     &'static str => "string",
     String => "string",
+    Vec<String> => "array of strings",
     BTreeMap<&'static str, u64> => "object, integers by name",
+    BTreeMap<&'static str, Option<&'static str>> => "object, strings or `null` by name",
+    BTreeMap<&'static str, BTreeMap<&'static str, String>> => "object of objects, strings by name",
     BTreeMap<&'static str, String> => "object, strings by name",
     BTreeMap<String, i64> => "object, integers by name",
 }
@@ -87,6 +90,10 @@ macro_rules! shapes {
 
         impl $crate::contract::shape::JsonType for $name {
             const NAME: &'static str = "object, see below";
+        }
+
+        impl $crate::contract::shape::JsonType for Vec<$name> {
+            const NAME: &'static str = "array of objects, see below";
         }
     )+ };
 }

@@ -17,6 +17,10 @@ pub enum Line {
     Started(Started),
     /// The kernel killed a process for want of memory.
     OomKill(Box<OomKill>),
+    /// A task began to hang, hangs on, or hangs no more.
+    HungTask(Box<HungTask>),
+    /// A detector goes on by another method.
+    MethodChanged(MethodChanged),
     /// Something was lost, refused or not understood; at most one a kind and minute.
     Notice(Notice),
     /// The last line.
@@ -32,10 +36,11 @@ shapes! {
         pub kernel: String,
         /// `/proc/sys/kernel/random/boot_id`.
         pub boot_id: String,
-        /// Method of the OOM detector: `fentry`, `kprobe` or `raw_tracepoint`.
-        pub oom_method: String,
-        /// Methods that this kernel refused, better ones or what else they could have added: reason by method.
-        pub refused: BTreeMap<&'static str, String>,
+        /// Method of each detector that runs, by its name (`oom`, `hung_task`): `fentry`, `kprobe`, `btf_tracepoint`,
+        /// `raw_tracepoint`, `tracepoint` or `kmsg`; `null` if none works.
+        pub methods: BTreeMap<&'static str, Option<&'static str>>,
+        /// By detector: methods that this kernel refused, better ones or what else they could have added, with the reason.
+        pub refused: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
         /// Cgroups known at the start.
         pub cgroups: u64,
         /// From the start of the program to the last probe attached, in milliseconds.
@@ -48,15 +53,18 @@ shapes! {
         pub time: String,
         /// The same in nanoseconds since boot.
         pub boot_ns: u64,
-        /// CPU that wrote the record.
-        pub cpu: u32,
-        /// Number of the record on that CPU, from 1.
+        /// CPU that wrote the record; `null` by `kmsg`.
+        pub cpu: Option<u32>,
+        /// Number of the record on that CPU, from 1; by `kmsg` that of the line in the kernel's log.
         pub sequence: u64,
+        /// How it was learned of: a method of detector `oom`.
+        pub method: &'static str,
         /// Number of the incident since the start; all victims of one decision share it.
         pub incident: u64,
         /// Which victim of the incident, from 1.
         pub incident_victim: u32,
-        /// Whether the kernel kills a whole cgroup at once.
+        /// Whether the kernel kills a whole cgroup at once. `null` by `tracepoint`, and by `kmsg` where no report came with
+        /// the kill.
         pub group_kill: Option<bool>,
         /// The killed process.
         pub victim: Victim,
@@ -80,7 +88,7 @@ shapes! {
         pub comm: Option<String>,
         /// Name of the process's leading thread.
         pub leader_comm: Option<String>,
-        /// When the process started, nanoseconds since boot.
+        /// When the process started, nanoseconds since boot; by `tracepoint` rounded down to 10 ms.
         pub started_boot_ns: Option<u64>,
         /// Real user id, as the machine's own user namespace sees it.
         pub uid: Option<u32>,
@@ -105,9 +113,9 @@ shapes! {
     /// A cgroup.
     pub struct Cgroup {
         /// Number of the hierarchy; 0 is cgroup v2.
-        pub hierarchy: u32,
-        /// Inode number of the directory.
-        pub id: u64,
+        pub hierarchy: Option<u32>,
+        /// Inode number of the directory; `null` where the kernel's log told the path alone.
+        pub id: Option<u64>,
         /// Absolute path in the hierarchy; `null` if unresolved.
         pub path: Option<String>,
     }
@@ -164,13 +172,105 @@ shapes! {
         pub cgroup: Option<Cgroup>,
     }
 
+    /// A task that hangs in uninterruptible sleep: a line when the kernel's watch first finds it, one at each later scan
+    /// that finds it still, and one at its end.
+    pub struct HungTask {
+        /// Time at which this was seen, RFC 3339, UTC.
+        pub time: String,
+        /// The same in nanoseconds since boot.
+        pub boot_ns: u64,
+        /// How it was learned of: a method of detector `hung_task`.
+        pub method: &'static str,
+        /// Number of the hang since the start; all its lines share it. A task that ran and hangs again is a new hang.
+        pub hang: u64,
+        /// `raised`, `sustained`, `ran` (it ran again: the hang is over) or `exited` (the task is gone: likewise).
+        pub state: &'static str,
+        /// How long it has hung at least, in milliseconds. Never falls. At the end it is the time at which the task was last
+        /// seen to stand, looked at once a second.
+        pub hung_ms: u64,
+        /// The task.
+        pub task: Task,
+        /// Its memory cgroup.
+        pub cgroup: Option<Cgroup>,
+        /// Who owns that cgroup.
+        pub owner: Owner,
+        /// The lock that it waits for; `null` where the kernel does not tell (before Linux 6.16).
+        pub lock: Option<Lock>,
+        /// Where it waits in the kernel, innermost function first, such as `io_schedule+0x46` or
+        /// `ext4_map_blocks+0x12 [ext4]` (bytes from the start of the function; module); `?` is a function without a known
+        /// name. Empty if unknown.
+        pub stack: Vec<String>,
+    }
+
+    /// The task that hangs.
+    pub struct Task {
+        /// Process id.
+        pub pid: Option<u32>,
+        /// Thread id.
+        pub tid: Option<u32>,
+        /// Name of the task.
+        pub comm: Option<String>,
+        /// Name of the process's leading thread.
+        pub leader_comm: Option<String>,
+        /// When the process started, nanoseconds since boot.
+        pub started_boot_ns: Option<u64>,
+        /// When the task itself started, nanoseconds since boot: with `tid` it names one task.
+        pub thread_started_boot_ns: Option<u64>,
+    }
+
+    /// A lock that a task waits for.
+    pub struct Lock {
+        /// `mutex`, `semaphore`, `rwsem_reader` (a read-write semaphore that the task wants to read), `rwsem_writer` (to
+        /// write), or `none`: it waits for none of these, but for something else, such as a disk.
+        pub kind: &'static str,
+        /// The task that holds it; `null` if there is none or the kernel does not tell.
+        pub holder: Option<Holder>,
+    }
+
+    /// The task that holds a lock.
+    pub struct Holder {
+        /// Process id.
+        pub pid: Option<u32>,
+        /// Thread id.
+        pub tid: Option<u32>,
+        /// Name of the task.
+        pub comm: Option<String>,
+        /// Name of the process's leading thread.
+        pub leader_comm: Option<String>,
+        /// The last known holder only: it may have let go since.
+        pub likely: bool,
+        /// Its memory cgroup.
+        pub cgroup: Option<Cgroup>,
+        /// Who owns that cgroup.
+        pub owner: Owner,
+    }
+
+    /// The method of a detector fell silent or failed and was replaced, or attached anew; or a better one works again.
+    pub struct MethodChanged {
+        /// When the new one was attached, RFC 3339, UTC.
+        pub time: String,
+        /// `oom` or `hung_task`.
+        pub detector: &'static str,
+        /// Method that was in use.
+        pub before: &'static str,
+        /// Method in use from now on; the same name if it was attached anew; `null`: none is left, the detector is blind.
+        pub now: Option<&'static str>,
+        /// Why, in a sentence.
+        pub reason: String,
+    }
+
     /// Something was lost, refused or not understood.
     pub struct Notice {
         /// RFC 3339, UTC.
         pub time: String,
         /// Stage that tells: `source`, `decode`, `locate` or `problem`.
         pub stage: &'static str,
-        /// What it is, a closed set of words.
+        /// What it is, a closed set of words. Of `source`: `no_btf`, `missing_fields`, `missing_rights`, `no_probe`,
+        /// `no_cgroup_life`, `cgroup_life_broke`, `own_pid_namespace`, `no_witness`, `log_overrun`, `log_silent_on_hangs`, `hung_tasks_off`, `symbols`,
+        /// `task_unreadable`, `task_stack_stuck`, and the kinds of records, whose ring was full: `oom_mark`, `hung_task`,
+        /// `cgroup_made`, `cgroup_removed`. Of `decode`: `short`, `long`, `abi`, `kind`, `length`, `range`, `log_prefix`,
+        /// `log_number`. Of `locate`: `partial_view`, `unresolved`, `hierarchy`, `walk`, `names`, `names_slow`,
+        /// `names_unread`. Of `problem`: `missed_by_method`, `hangs_beyond_limit`, `hangs_nameless`.
         pub kind: &'static str,
         /// How often since the last notice of this stage and kind.
         pub count: u64,
@@ -186,13 +286,18 @@ shapes! {
         pub incidents: u64,
         /// Marks of tasks that were already dying: no kills.
         pub already_dying: u64,
-        /// Second marks of a process already told.
+        /// Second marks of a process already told, and kills that record and log both told.
         pub duplicates: u64,
         /// Kills whose cgroup has no known path.
         pub unresolved: u64,
+        /// Tasks that began to hang.
+        pub hangs: u64,
+        /// Those of them that hang still, as far as was seen.
+        pub hangs_open: u64,
         /// All records lost.
         pub lost: u64,
-        /// Records that found a ring full, by kind.
+        /// Records that found a ring full, by kind; and `kernel_log`: lines of the log that were
+        /// overwritten unread while a detector lived by it.
         pub lost_ring: BTreeMap<&'static str, u64>,
         /// Records that could not be decoded, by reason.
         pub lost_decode: BTreeMap<&'static str, u64>,
@@ -213,6 +318,8 @@ pub fn reference() -> String {
     let lines = [
         ("started", Started::SHAPE),
         ("oom_kill", OomKill::SHAPE),
+        ("hung_task", HungTask::SHAPE),
+        ("method_changed", MethodChanged::SHAPE),
         ("notice", Notice::SHAPE),
         ("summary", Summary::SHAPE),
     ];
@@ -222,6 +329,9 @@ pub fn reference() -> String {
         ("owner", Owner::SHAPE),
         ("limit", Limit::SHAPE),
         ("trigger", Trigger::SHAPE),
+        ("task", Task::SHAPE),
+        ("lock", Lock::SHAPE),
+        ("holder", Holder::SHAPE),
     ];
     let mut page = String::from(PREFACE);
     for (name, shape) in lines {
@@ -238,9 +348,9 @@ pub fn reference() -> String {
 const PREFACE: &str = "\
 # Lines of `detector watch --output json`
 
-One JSON object a line. The field `type` tells which line it is: `started`, `oom_kill`, `notice` or `summary`; the other
-fields are listed here, section by section. A value that is not known is `null`, never zero. Fields may be added; none
-is renamed or removed without a deprecation.
+One JSON object a line. The field `type` tells which line it is: `started`, `oom_kill`, `hung_task`, `method_changed`,
+`notice` or `summary`; the other fields are listed here, section by section. A value that is not known is `null`, never
+zero. Fields may be added; none is renamed or removed without a deprecation.
 
 ";
 
@@ -253,7 +363,7 @@ mod tests {
     use super::*;
 
     /// Objects whose keys are data, not names of this contract.
-    const MAPS: [&str; 4] = ["refused", "lost_ring", "lost_decode", "differences"];
+    const MAPS: [&str; 5] = ["methods", "refused", "lost_ring", "lost_decode", "differences"];
 
     #[test]
     fn every_serialised_field_stands_in_the_reference_and_no_other() {
@@ -281,7 +391,7 @@ mod tests {
     }
 
     /// One of each line, with every optional part present.
-    fn full_lines() -> [Line; 4] {
+    fn full_lines() -> [Line; 6] {
         let cgroup = || Some(Cgroup::default());
         let kill = OomKill {
             cgroup: cgroup(),
@@ -289,9 +399,14 @@ mod tests {
             trigger: Some(Trigger { cgroup: cgroup(), ..Trigger::default() }),
             ..OomKill::default()
         };
+        let holder = Some(Holder { cgroup: cgroup(), ..Holder::default() });
+        let lock = Some(Lock { holder, ..Lock::default() });
+        let hang = HungTask { cgroup: cgroup(), lock, ..HungTask::default() };
         [
             Line::Started(Started::default()),
             Line::OomKill(Box::new(kill)),
+            Line::HungTask(Box::new(hang)),
+            Line::MethodChanged(MethodChanged::default()),
             Line::Notice(Notice::default()),
             Line::Summary(Summary::default()),
         ]

@@ -4,13 +4,21 @@ use std::{fmt, fs, io};
 
 use thiserror::Error;
 
+use super::privilege;
+
 /// A capability: its number as in `include/uapi/linux/capability.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
     /// Read files of other users.
     DacReadSearch = 2,
-    /// All of the below, and the only one of them before Linux 5.8.
+    /// Look into processes of other users.
+    SysPtrace = 19,
+    /// Much, tracing among it; before Linux 5.8 the only one that allows it.
     SysAdmin = 21,
+    /// Raise limits.
+    SysResource = 24,
+    /// Read the kernel's log, and its addresses.
+    Syslog = 34,
     /// Trace the kernel.
     Perfmon = 38,
     /// Load programs into the kernel.
@@ -18,27 +26,28 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// All that the program can use, the most needed first.
+    pub const ALL: [Self; 7] = [
+        Self::Bpf,
+        Self::Perfmon,
+        Self::Syslog,
+        Self::DacReadSearch,
+        Self::SysAdmin,
+        Self::SysPtrace,
+        Self::SysResource,
+    ];
+
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::SysResource => "CAP_SYS_RESOURCE",
+            Self::Syslog => "CAP_SYSLOG",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
-        }
-    }
-
-    /// What the sensor needs it for.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::DacReadSearch => "read the container runtimes' files for the names of pods and containers",
-            Self::SysAdmin => {
-                "load programs and maps and attach to tracepoints, which this kernel has no finer right for"
-            }
-            Self::Perfmon => "attach to tracepoints",
-            Self::Bpf => "load programs and maps",
         }
     }
 
@@ -55,6 +64,8 @@ pub struct Rights {
     last: u32,
     /// Whether the capabilities hold for the machine, not for a user namespace only.
     whole_machine: bool,
+    /// Effective user id.
+    uid: Option<u32>,
 }
 
 /// Why the rights of this process could not be told.
@@ -111,17 +122,40 @@ impl Rights {
             .trim()
             .parse()
             .map_err(|_| CapabilityError::Malformed { path: LAST, wanted: "number of a capability" })?;
-        Ok(Self { effective, last, whole_machine: uid_map.is_none_or(maps_every_user) })
+        let whole_machine = uid_map.is_none_or(maps_every_user);
+        Ok(Self { effective, last, whole_machine, uid: effective_uid(status) })
     }
 
     /// Whether `capability` holds, itself or by `CAP_SYS_ADMIN` where that includes it.
     #[must_use]
     pub fn has(self, capability: Capability) -> bool {
-        let implied = match capability {
-            Capability::Perfmon | Capability::Bpf => Capability::SysAdmin.bit(),
-            Capability::DacReadSearch | Capability::SysAdmin => 0,
-        };
-        self.effective & (capability.bit() | implied) != 0
+        self.held_by(capability).is_some()
+    }
+
+    /// What `capability` is held by: itself, else `CAP_SYS_ADMIN` where that includes it (capabilities(7)).
+    #[must_use]
+    pub fn held_by(self, capability: Capability) -> Option<Capability> {
+        let wider = matches!(capability, Capability::Perfmon | Capability::Bpf).then_some(Capability::SysAdmin);
+        let holds = |one: &Capability| self.effective & one.bit() != 0;
+        [Some(capability), wider].into_iter().flatten().find(holds)
+    }
+
+    /// Whether the running kernel has this capability.
+    #[must_use]
+    pub const fn knows(self, capability: Capability) -> bool {
+        capability as u32 <= self.last
+    }
+
+    /// Whether the capabilities hold for the machine, not for a user namespace only.
+    #[must_use]
+    pub const fn whole_machine(self) -> bool {
+        self.whole_machine
+    }
+
+    /// Whether the files of root are this process's own.
+    #[must_use]
+    pub fn is_root(self) -> bool {
+        self.uid == Some(0)
     }
 
     /// What the probes need on the running kernel. Whether it has the finer capabilities is told by the number of its
@@ -142,6 +176,12 @@ impl Rights {
         let missing = Missing { needed, rights: self };
         (!self.whole_machine || missing.capabilities().next().is_some()).then_some(missing)
     }
+}
+
+/// `Uid: real effective saved file-system` (proc_pid_status(5)).
+fn effective_uid(status: &str) -> Option<u32> {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    numbers.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The initial user namespace maps all ids to themselves (user_namespaces(7)); the length is 2³² - 1.
@@ -169,7 +209,8 @@ impl std::error::Error for Missing {}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let with_reason = |capability: &Capability| format!("{} ({})", capability.name(), capability.reason());
+        let fine = self.rights.knows(Capability::Bpf);
+        let with_reason = |one: &Capability| format!("{} ({})", one.name(), privilege::reason_for_probes(*one, fine));
         let needed: Vec<String> = self.needed.iter().map(with_reason).collect();
         write!(f, "detector needs {}; ", needed.join(" and "))?;
         let missing: Vec<Capability> = self.capabilities().collect();
@@ -185,7 +226,8 @@ impl fmt::Display for Missing {
             ([one], _) => write!(f, "this process lacks {}", one.name())?,
             (_, _) => write!(f, "this process has neither")?,
         }
-        write!(f, ": run it as root or with sudo")
+        let remedy = if self.rights.is_root() { "give it what it lacks" } else { "run it as root or with sudo" };
+        write!(f, ": {remedy}")
     }
 }
 

@@ -115,13 +115,13 @@ fn a_held_notice_names_the_time_at_which_it_may_be_told() {
     let mut records = Recording::default();
     let session = Session::new(&machine);
     session.run(&mut records, |pipeline, records| {
-        assert_eq!(pipeline.next_notice(), None);
+        assert_eq!(pipeline.next_due(), None);
         for _ in 0..2 {
             records.precious.push_back(Vec::new());
             drain(pipeline, records);
         }
         session.pass(45 * SECOND);
-        assert_eq!(pipeline.next_notice().expect("one is held").as_secs(), 15);
+        assert_eq!(pipeline.next_due().expect("one is held").as_secs(), 15);
     });
 }
 

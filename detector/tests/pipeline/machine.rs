@@ -58,6 +58,12 @@ impl Machine {
         fs::write(path, content).expect("a file");
     }
 
+    pub(crate) fn link(&self, path: &str, target: &str) {
+        let path = self.file(path);
+        fs::create_dir_all(path.parent().expect("not the root")).expect("made");
+        std::os::unix::fs::symlink(target, path).expect("made");
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         fs::remove_file(self.file(path)).expect("a file to remove");
     }

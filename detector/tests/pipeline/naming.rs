@@ -1,6 +1,16 @@
 //! Whose cgroup it was: learned in time, remembered after its end, and named by the runtime's files.
 
-use detector::agent::{locate::cgroups::RETENTION_NS, pipeline::WALK_INTERVAL_NS, source::bpf::health::Dropped};
+use std::{path::PathBuf, time::Duration};
+
+use detector::agent::{
+    locate::{
+        NameReader,
+        cgroups::RETENTION_NS,
+        names::reader::{Reply, Request},
+    },
+    pipeline::WALK_INTERVAL_NS,
+    source::bpf::health::Dropped,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -164,7 +174,7 @@ fn unknown_cgroups_are_told_once_a_minute() {
         session.pass(30 * SECOND);
         drain(pipeline, records);
         session.pass(30 * SECOND);
-        pipeline.tell_notices().expect("a Vec takes all");
+        pipeline.look_after().expect("a Vec takes all");
     });
     assert_eq!(lines.notices(), [("locate", "unresolved", 1), ("locate", "unresolved", 2)]);
     assert_eq!(lines.summary()["unresolved"], 3);
@@ -216,4 +226,41 @@ fn where_only_a_part_of_the_cgroups_is_seen_that_is_told_and_new_ones_are_known(
     });
     assert_eq!(lines.notices(), [("locate", "partial_view", 1)]);
     assert_eq!(lines.kill()["owner"]["container_id"], ID);
+}
+
+/// A reader that answers nothing, as one that a dead file system holds.
+#[derive(Debug)]
+struct Stuck;
+
+impl NameReader for Stuck {
+    fn ask(&mut self, _request: Request) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn hurry(&mut self, _id: &str) {}
+
+    fn take(&mut self) -> Option<Reply> {
+        None
+    }
+
+    fn wait(&mut self, patience: Duration) -> Duration {
+        patience
+    }
+
+    fn reading(&self) -> Option<PathBuf> {
+        Some("/run/containerd/config.json".into())
+    }
+}
+
+#[test]
+fn a_file_system_that_does_not_answer_costs_a_kill_its_names_and_nothing_else() {
+    let machine = Machine::version_1();
+    let mut records = Recording::of("kubepods-systemd");
+    let lines = Session::new(&machine).with_reader(|_| Box::new(Stuck)).run(&mut records, |pipeline, records| {
+        drain(pipeline, records);
+    });
+    assert_eq!((names(lines.kill()), &lines.kill()["owner"]["container_id"]), ([&Value::Null; 3], &json!(ID)));
+    assert_eq!(lines.notices(), [("locate", "names_slow", 1)]);
+    let message = lines.of_type("notice")[0]["message"].as_str().expect("text");
+    assert!(message.contains("held up by /run/containerd/config.json"), "{message}");
 }

@@ -4,8 +4,10 @@ use detector::agent::decode::{KernelEvent, decode};
 use detector_common::counter::Ring;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::Value;
+use zerocopy::IntoBytes;
 
 use crate::{
+    hangs,
     machine::Machine,
     recording::Recording,
     session::{Session, drain},
@@ -62,8 +64,9 @@ impl Step {
         let precious = (*ring == Ring::Precious) != self.ring_swapped;
         match decode(&record) {
             Ok(KernelEvent::OomMark(_)) if precious => expected.marks += 1,
+            Ok(KernelEvent::HungTask(_)) if precious => {}
             Ok(KernelEvent::CgroupLife(_)) => {}
-            Ok(KernelEvent::OomMark(_)) | Err(_) => expected.undecodable += 1,
+            Ok(KernelEvent::OomMark(_) | KernelEvent::HungTask(_)) | Err(_) => expected.undecodable += 1,
         }
         (if precious { Ring::Precious } else { Ring::Bulk }, record)
     }
@@ -80,6 +83,7 @@ fn every_mark_is_a_kill_a_dying_task_or_a_duplicate_and_every_other_record_is_co
             let precious = recording.precious.into_iter().map(|record| (Ring::Precious, record));
             precious.chain(recording.bulk.into_iter().map(|record| (Ring::Bulk, record))).collect::<Vec<_>>()
         })
+        .chain([100, 110].map(|at_s| (Ring::Precious, hangs::hung(4711, 1, at_s).as_bytes().to_vec())))
         .collect();
     let machine = Machine::version_1();
     proptest!(|(steps in steps())| {
@@ -104,5 +108,8 @@ fn every_mark_is_a_kill_a_dying_task_or_a_duplicate_and_every_other_record_is_co
         prop_assert!(count("incidents") <= count("kills"));
         let told: u64 = lines.notices().iter().filter(|notice| notice.0 == "decode").map(|notice| notice.2).sum();
         prop_assert_eq!(told, undecodable);
+        let raised = lines.of_type("hung_task").iter().filter(|line| line["state"] == "raised").count() as u64;
+        prop_assert_eq!(count("hangs"), raised);
+        prop_assert!(count("hangs_open") <= raised);
     });
 }

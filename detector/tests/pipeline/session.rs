@@ -1,12 +1,13 @@
 //! One run of the flow over a fake machine, and the lines that came out.
 
-use std::{cell::Cell, collections::BTreeMap, time::Duration};
+use std::{cell::Cell, path::Path, time::Duration};
 
 use detector::{
     agent::{
-        AgentError, OomMethod, Sink,
+        AgentError, Detector, Method, Sink,
+        locate::{InPlace, NameReader},
         pipeline::{Pipeline, Progress},
-        sink::{Started, Units, json::Json},
+        sink::{Started, Status, Units, json::Json},
     },
     clock::WallClock,
 };
@@ -24,16 +25,22 @@ pub(crate) struct Session<'a> {
     machine: &'a Machine,
     now: Cell<u64>,
     count: Option<u64>,
+    reader: fn(&Path) -> Box<dyn NameReader>,
 }
 
 impl<'a> Session<'a> {
     /// Starts after boot and before any recorded kill.
     pub(crate) fn new(machine: &'a Machine) -> Self {
-        Self { machine, now: Cell::new(SECOND), count: None }
+        Self { machine, now: Cell::new(SECOND), count: None, reader: |root| Box::new(InPlace::new(root)) }
     }
 
     pub(crate) fn with_count(machine: &'a Machine, count: u64) -> Self {
         Self { count: Some(count), ..Self::new(machine) }
+    }
+
+    /// Names are read so, and not at once.
+    pub(crate) fn with_reader(self, reader: fn(&Path) -> Box<dyn NameReader>) -> Self {
+        Self { reader, ..self }
     }
 
     /// Time passes.
@@ -66,16 +73,22 @@ impl<'a> Session<'a> {
         script: impl FnOnce(&mut Pipeline<'_>, &mut Recording) -> Result<(), AgentError>,
     ) -> Result<(), AgentError> {
         let now = || self.now.get();
-        let mut pipeline = Pipeline::start(sink, self.machine.root(), self.count, &now)?;
+        let (root, reader) = (self.machine.root(), (self.reader)(self.machine.root()));
+        let mut pipeline = Pipeline::start_with(sink, root, self.count, &now, reader)?;
         let started = Started {
             boot_ns: now(),
             kernel: "6.18.44".into(),
             boot_id: "6a1f2f0e-6f0b-4c55-9d35-3b1c52a0a111".into(),
-            oom_method: OomMethod::RawTracepoint,
-            refused: BTreeMap::from([("fentry", "attaching program".to_owned())]),
+            detectors: vec![Status {
+                detector: Detector::Oom,
+                method: Some(Method::RawTracepoint),
+                refused: vec![(Method::Fentry, "attaching program".to_owned())],
+            }],
             cgroups: pipeline.cgroups(),
             attached_after: Duration::from_millis(50),
         };
+        pipeline.set_method(Detector::Oom, Some(Method::RawTracepoint));
+        pipeline.set_method(Detector::HungTask, Some(Method::BtfTracepoint));
         pipeline.begin(&started)?;
         script(&mut pipeline, records)?;
         pipeline.finish(records).map(|_| ())

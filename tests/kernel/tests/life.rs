@@ -11,7 +11,7 @@ const NOBODY: u32 = 65534;
 #[test]
 fn ctrl_c_ends_it_with_a_summary_and_success() -> Result<()> {
     let watcher = Watcher::start(&[])?;
-    let method = watcher.started["oom_method"].as_str().unwrap_or_default().to_owned();
+    let method = watcher.started["methods"]["oom"].as_str().unwrap_or_default().to_owned();
     ensure!(["fentry", "kprobe", "raw_tracepoint"].contains(&method.as_str()), "method {method:?}");
     let ended = watcher.stop()?;
     ensure!(ended.status.success(), "ended with {}", ended.status);

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use arrayvec::ArrayVec;
-use detector_common::oom::{COMM_LENGTH, LEVELS};
+use detector_common::{
+    hung_task::FRAMES,
+    oom::{COMM_LENGTH, LEVELS},
+};
 
 /// A decoded record.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +16,8 @@ pub enum KernelEvent {
     OomMark(OomMark),
     /// A cgroup was made, renamed or removed.
     CgroupLife(CgroupLife),
+    /// The kernel's own watch found a task hung.
+    HungTask(Box<HungTask>),
 }
 
 /// Identity of a record within its ring, and the time of the happening.
@@ -114,8 +119,8 @@ pub struct Rss {
     pub file: u64,
     /// Anonymous pages.
     pub anon: u64,
-    /// Pages swapped out.
-    pub swap: u64,
+    /// Pages swapped out; not told by every method.
+    pub swap: Option<u64>,
     /// Pages of shared memory.
     pub shmem: u64,
 }
@@ -214,4 +219,71 @@ pub enum CgroupChange {
     Made,
     /// It is gone.
     Removed,
+}
+
+/// A task that the kernel's own watch found hung; told anew at each of its scans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HungTask {
+    /// Identity and time.
+    pub stamp: Stamp,
+    /// The task.
+    pub task: Task,
+    /// Times that it was switched away from. It has not run as long as this stands still.
+    pub switches: Option<u64>,
+    /// Jiffies that it has hung at least.
+    pub hung_jiffies: Option<u64>,
+    /// The lock it waits for: `None` is unknown, `Some(None)` none that the kernel keeps account of.
+    pub lock: Option<Option<Lock>>,
+    /// Return addresses in the kernel, innermost first; empty if unknown.
+    pub stack: ArrayVec<u64, FRAMES>,
+}
+
+/// A task with what names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Thread group: what user space calls the pid.
+    pub tgid: Option<u32>,
+    /// The task itself: the thread id.
+    pub pid: Option<u32>,
+    /// Start of the task, nanoseconds since boot.
+    pub start_ns: Option<u64>,
+    /// Start of its thread group's leader, nanoseconds since boot.
+    pub leader_start_ns: Option<u64>,
+    /// Name of the task.
+    pub comm: Option<Comm>,
+    /// Name of its thread group's leader.
+    pub leader_comm: Option<Comm>,
+    /// Memory cgroup.
+    pub cgroup: Option<CgroupKey>,
+}
+
+/// A lock that a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Kind of lock.
+    pub kind: LockKind,
+    /// Who holds it, where the kernel can tell.
+    pub holder: Option<Holder>,
+}
+
+/// Kinds of lock that the kernel keeps account of (`include/linux/hung_task.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockKind {
+    /// `struct mutex`.
+    Mutex,
+    /// `struct semaphore`.
+    Semaphore,
+    /// `struct rw_semaphore`, to be read.
+    RwsemReader,
+    /// `struct rw_semaphore`, to be written.
+    RwsemWriter,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The task.
+    pub task: Task,
+    /// The last known holder only: it may have let go since.
+    pub likely: bool,
 }

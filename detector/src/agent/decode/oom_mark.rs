@@ -1,6 +1,9 @@
 //! The OOM mark of the wire becomes one whose unknowns are `None`.
 
-use detector_common::oom::{Level as RawLevel, NO_LIMIT_PAGES, OomMark as Raw, flags, known, reclaim_scope};
+use detector_common::{
+    cgroup::UNKNOWN_LEVEL,
+    oom::{Level as RawLevel, NO_LIMIT_PAGES, OomMark as Raw, flags, known, reclaim_scope},
+};
 
 use super::{
     event::{CgroupKey, Comm, Decision, Level, NamespacePid, OomMark, Reclaim, ReclaimScope, Rss, Trigger, Victim},
@@ -75,12 +78,17 @@ fn victim(raw: &Raw) -> Victim {
         leader_comm: knows(known::LEADER_COMM).then_some(Comm(from.leader_comm)),
         uid: knows(known::UID).then_some(from.uid),
         oom_score_adj: knows(known::OOM_SCORE_ADJ).then_some(from.oom_score_adj),
-        memory: knows(known::RSS).then(|| Rss { file: pages(0), anon: pages(1), swap: pages(2), shmem: pages(3) }),
+        memory: knows(known::RSS).then(|| Rss {
+            file: pages(0),
+            anon: pages(1),
+            swap: (raw.flags & flags::NO_SWAP == 0).then(|| pages(2)),
+            shmem: pages(3),
+        }),
         page_table_bytes: knows(known::PAGE_TABLES).then_some(from.page_table_bytes),
         namespace: knows(known::NAMESPACE_PID)
             .then_some(NamespacePid { pid: from.namespace_pid, level: from.namespace_level }),
         cgroup: knows(known::CGROUP).then_some(key(&from.cgroup)),
-        cgroup_level: knows(known::CGROUP).then_some(from.cgroup.level),
+        cgroup_level: knows(known::CGROUP).then_some(from.cgroup.level).filter(|level| *level != UNKNOWN_LEVEL),
     }
 }
 
@@ -120,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_may_be_known_without_its_depth() {
+        let mut raw = Raw::new_zeroed();
+        raw.known = known::CGROUP;
+        raw.victim.cgroup = detector_common::cgroup::CgroupRef { id: 7, hierarchy: 0, level: UNKNOWN_LEVEL };
+        let victim = convert(&raw).victim;
+        assert_eq!((victim.cgroup, victim.cgroup_level), (Some(CgroupKey { hierarchy: 0, id: 7 }), None));
+    }
+
+    #[test]
     fn a_decision_without_domain_is_the_whole_machine() {
         let mut raw = Raw::new_zeroed();
         raw.known = known::DECISION;
@@ -142,7 +159,7 @@ mod tests {
         let mut raw = Raw::new_zeroed();
         raw.known = known::RSS;
         raw.victim.rss_pages = [-3, 5, 0, 1];
-        assert_eq!(convert(&raw).victim.memory, Some(Rss { file: 0, anon: 5, swap: 0, shmem: 1 }));
+        assert_eq!(convert(&raw).victim.memory, Some(Rss { file: 0, anon: 5, swap: Some(0), shmem: 1 }));
     }
 
     #[test]

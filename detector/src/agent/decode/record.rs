@@ -3,6 +3,7 @@
 use detector_common::{
     ABI, Header, Kind,
     cgroup::{CgroupLife as RawLife, PATH_CAPACITY},
+    hung_task::{FRAMES, HungTask as RawHung},
     oom::{LEVELS, OomMark as RawMark},
 };
 use thiserror::Error;
@@ -10,7 +11,7 @@ use zerocopy::FromBytes;
 
 use super::{
     event::{CgroupChange, CgroupKey, CgroupLife, KernelEvent, Stamp},
-    oom_mark,
+    hung_task, oom_mark,
 };
 
 /// Why a record was refused. Nothing of a refused record is used.
@@ -97,13 +98,14 @@ pub fn decode(record: &[u8]) -> Result<KernelEvent, DecodeError> {
     }
     match header.kind {
         Kind::OOM_MARK => {
-            let what = "an OOM mark";
-            let raw: RawMark = read(record, what)?;
-            if record.len() > size_of::<RawMark>() {
-                return Err(DecodeError::Long { what, needed: size_of::<RawMark>(), length: record.len() });
-            }
+            let raw: RawMark = read_whole(record, "an OOM mark")?;
             in_range("level_count", raw.level_count, LEVELS)?;
             Ok(KernelEvent::OomMark(oom_mark::convert(&raw)))
+        }
+        Kind::HUNG_TASK => {
+            let raw: RawHung = read_whole(record, "a hung task")?;
+            in_range("frame_count", raw.frame_count, FRAMES)?;
+            Ok(KernelEvent::HungTask(Box::new(hung_task::convert(&raw))))
         }
         Kind::CGROUP_MADE => cgroup_life(record, CgroupChange::Made),
         Kind::CGROUP_REMOVED => cgroup_life(record, CgroupChange::Removed),
@@ -128,6 +130,15 @@ fn cgroup_life(record: &[u8], change: CgroupChange) -> Result<KernelEvent, Decod
     let path = if path.is_empty() { None } else { Some(String::from_utf8_lossy(path).into_owned()) };
     let key = CgroupKey { hierarchy: raw.cgroup.hierarchy, id: raw.cgroup.id };
     Ok(KernelEvent::CgroupLife(CgroupLife { stamp: stamp(&raw.header), key, path, change }))
+}
+
+/// A payload of fixed length, and nothing behind it.
+fn read_whole<T: FromBytes>(record: &[u8], what: &'static str) -> Result<T, DecodeError> {
+    let value = read(record, what)?;
+    if record.len() > size_of::<T>() {
+        return Err(DecodeError::Long { what, needed: size_of::<T>(), length: record.len() });
+    }
+    Ok(value)
 }
 
 fn read<T: FromBytes>(record: &[u8], what: &'static str) -> Result<T, DecodeError> {

@@ -6,6 +6,9 @@
 //! wins, also inside a container (a node may itself be one, as with kind), and below it, or where there is no pod, the
 //! *outermost* container. So what is made inside a pod's container belongs to that container, whatever its name: a
 //! container that may make cgroups cannot have its kills told under another pod's name.
+//!
+//! What has no mark of a runtime is no container: `ctr run … web` without a cgroups path makes `/default/web`, which
+//! anybody may make, and stays a plain cgroup with its path. Only an id of 64 digits is told without a mark.
 
 use super::place::{Container, Owner, Pod, Qos, Runtime};
 

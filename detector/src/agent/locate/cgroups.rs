@@ -26,7 +26,7 @@ use crate::agent::decode::event::CgroupKey;
 pub const LIVE_CAPACITY: usize = 65_536;
 
 /// Most dead cgroups that are remembered. The oldest goes first, and is counted if its time was not over.
-pub const DEAD_CAPACITY: usize = 16_384;
+pub const DEAD_CAPACITY: usize = 8_192;
 
 /// How long a dead cgroup is remembered at least, unless more than [`DEAD_CAPACITY`] die in that time.
 pub const RETENTION_NS: u64 = 600 * 1_000_000_000;
@@ -177,6 +177,34 @@ impl CgroupTree {
         self.nodes.get(&key)
     }
 
+    /// The cgroup of that path that died first at or after `since_ns`, nanoseconds since boot: it lived then.
+    pub(super) fn died_since(&self, hierarchy: u32, path: &str, since_ns: u64) -> Option<CgroupKey> {
+        // Oldest first, but for records of two processors that overtook each other: nobody dies twice in that time.
+        let late = self.dead.iter().rev().take_while(|(removed_at, _)| *removed_at >= since_ns);
+        late.map(|(_, key)| *key).filter(|key| self.is_dead_at(*key, hierarchy, path)).last()
+    }
+
+    /// A cgroup of that path: a living one, else the one that died last. Looks at all of them.
+    pub(super) fn last_of_path(&self, hierarchy: u32, path: &str) -> Option<CgroupKey> {
+        let living = self
+            .nodes
+            .iter()
+            .find(|(key, node)| key.hierarchy == hierarchy && node.removed_at.is_none() && *node.path == *path);
+        let living = living.map(|(key, _)| *key);
+        living
+            .or_else(|| self.dead.iter().rev().map(|(_, key)| *key).find(|key| self.is_dead_at(*key, hierarchy, path)))
+    }
+
+    /// All that are known below `path`, at any depth, dead or alive. Looks at all of them.
+    pub(super) fn below(&self, hierarchy: u32, path: &str) -> impl Iterator<Item = &Node> {
+        self.nodes
+            .iter()
+            .filter(move |(key, node)| {
+                key.hierarchy == hierarchy && node.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+            })
+            .map(|(_, node)| node)
+    }
+
     /// Keeps an owner with its cgroup.
     pub(super) fn keep(&mut self, key: CgroupKey, cached: CachedPlace) {
         if let Some(node) = self.nodes.get_mut(&key) {
@@ -194,6 +222,11 @@ impl CgroupTree {
     #[must_use]
     pub fn counters(&self) -> TreeCounters {
         self.counters
+    }
+
+    fn is_dead_at(&self, key: CgroupKey, hierarchy: u32, path: &str) -> bool {
+        let node = self.nodes.get(&key).filter(|_| key.hierarchy == hierarchy);
+        node.is_some_and(|node| node.removed_at.is_some() && *node.path == *path)
     }
 
     fn insert(&mut self, key: CgroupKey, path: &str, told_at: u64) {

@@ -5,33 +5,40 @@
 //! one walk at the start  ─┘                         runtime ─▶ names (id → names) ─┘
 //! ```
 //!
-//! [`Locator`] owns all of it and is driven by one task. It needs no cluster and no socket.
+//! [`Locator`] owns all of it and is driven by one task. It needs no cluster and no socket. What it reads itself is made
+//! up by the kernel (`/proc`, cgroups); the runtimes' files, which may lie anywhere, are read by a thread of their own
+//! ([`names`]), so that no file system holds up the flow.
 
 pub mod cgroup_path;
 pub mod cgroups;
 pub mod hierarchy;
-mod names;
+mod lookup;
+pub mod names;
 pub mod place;
 mod process;
 pub mod runtime;
 mod walk;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 pub use cgroup_path::path_of_level;
 pub use hierarchy::{Hierarchy, HierarchyError, Version, View};
-pub use names::NameCounters;
+pub use names::{
+    NameCounters, SlowNames,
+    reader::{InPlace, NameReader},
+    worker::Worker,
+};
 pub use place::{Container, Owner, Place, Pod, Qos, Runtime};
 pub use runtime::NameError;
 pub use walk::{Baseline, WalkError};
 
 use self::{
-    cgroups::{CachedPlace, CgroupTree, TreeCounters},
+    cgroups::{CgroupTree, TreeCounters},
     names::NameCache,
-    runtime::Names,
 };
 use super::decode::event::{CgroupChange, CgroupKey, CgroupLife};
 
@@ -58,6 +65,12 @@ pub enum LocateError {
     /// A runtime's file did not tell a container's names.
     #[error("look up the names of a container")]
     Names(#[from] NameError),
+    /// The runtimes' files are slow to read.
+    #[error(transparent)]
+    SlowNames(#[from] SlowNames),
+    /// No thread to read the runtimes' files could be started.
+    #[error("start a thread that reads the names of containers")]
+    NoReader(#[source] io::Error),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,14 +114,24 @@ impl Locator {
     /// Also returns the counters that had risen before the start. If only a part of the hierarchy is seen
     /// ([`View::Part`] of [`Locator::hierarchy`]) nothing is walked.
     ///
+    /// Names are read by a thread that starts with the first container.
+    ///
     /// # Errors
     /// The hierarchy cannot be found. A part that cannot be read is no error: see [`Locator::take_errors`].
     pub fn start(root: &Path) -> Result<(Self, Vec<Baseline>), LocateError> {
+        Self::start_with(root, Box::new(Worker::new(root)))
+    }
+
+    /// The same with another `reader` of names.
+    ///
+    /// # Errors
+    /// As [`Locator::start`].
+    pub fn start_with(root: &Path, reader: Box<dyn NameReader>) -> Result<(Self, Vec<Baseline>), LocateError> {
         let mut locator = Self {
             root: root.to_owned(),
             hierarchy: Hierarchy::find(root)?,
             tree: CgroupTree::default(),
-            names: NameCache::new(root),
+            names: NameCache::new(reader),
             counters: OwnCounters::default(),
             walk_error: None,
         };
@@ -137,6 +160,7 @@ impl Locator {
         }
         let seen = walked.cgroups.iter().map(|(id, path)| (*id, path.as_str()));
         self.tree.apply_walk(number, seen, began_ns, whole);
+        self.names.fetch(usize::MAX);
         walked.baselines
     }
 
@@ -164,40 +188,10 @@ impl Locator {
         }
     }
 
-    /// Reads the files of at most `budget` containers whose names are wanted; returns how many still wait for their
-    /// first read. To be called when no record waits.
+    /// Takes in the names that were read meanwhile, and asks for those of at most `budget` more containers; returns how
+    /// many still wait for their first read. Never waits.
     pub fn fetch_names(&mut self, budget: usize) -> usize {
         self.names.fetch(budget)
-    }
-
-    /// Who owns `key`. `pid_hint`: a process in it, in case its making was missed; `boot_ns`: the time of the event.
-    /// `None` is an answer: nobody knows this cgroup. The records of cgroup life that wait must be applied before.
-    pub fn place(&mut self, key: CgroupKey, pid_hint: Option<u32>, boot_ns: u64) -> Option<Arc<Place>> {
-        if let Some(place) = self.cached(key, boot_ns) {
-            return Some(place);
-        }
-        if self.tree.get(key).is_none() {
-            self.find_by_pid(key, pid_hint);
-        }
-        let Some(node) = self.tree.get(key) else {
-            self.counters.unresolved += 1;
-            return None;
-        };
-        let (path, removed_at) = (Arc::clone(&node.path), node.removed_at);
-        let parsed = cgroup_path::parse(&path);
-        let mut owner = parsed.owner();
-        let (mut complete, mut retry_at) = (true, u64::MAX);
-        if let Some(part) = parsed.container {
-            let answer = self.names.ask(part, parsed.user, removed_at, boot_ns);
-            (complete, retry_at) = (answer.complete, answer.retry_at);
-            if let Some(names) = answer.names {
-                owner = named(owner, &names);
-            }
-        }
-        let place = Arc::new(Place { path: Arc::clone(&path), owner });
-        let cached = CachedPlace { place: Arc::clone(&place), complete, generation: self.names.generation(), retry_at };
-        self.tree.keep(key, cached);
-        Some(place)
     }
 
     /// The path of `key`, dead or alive, without a look at its owner.
@@ -238,13 +232,7 @@ impl Locator {
     /// The errors since the last call, the first few of them; [`Locator::counters`] has how many there were.
     pub fn take_errors(&mut self) -> Vec<LocateError> {
         let walk = self.walk_error.take().map(LocateError::Walk);
-        walk.into_iter().chain(self.names.take_errors().into_iter().map(LocateError::Names)).collect()
-    }
-
-    fn cached(&self, key: CgroupKey, boot_ns: u64) -> Option<Arc<Place>> {
-        let cached = self.tree.get(key)?.place.as_ref()?;
-        let fresh = cached.generation == self.names.generation() && boot_ns < cached.retry_at;
-        (fresh || cached.complete).then(|| Arc::clone(&cached.place))
+        walk.into_iter().chain(self.names.take_errors()).collect()
     }
 
     fn want_names(&mut self, path: &str) {
@@ -253,35 +241,6 @@ impl Locator {
             self.names.want(part, parsed.user);
         }
     }
-
-    fn find_by_pid(&mut self, key: CgroupKey, pid_hint: Option<u32>) {
-        let hierarchy = &self.hierarchy;
-        let Some(pid) = pid_hint.filter(|_| key.hierarchy == hierarchy.number && hierarchy.view == View::Whole) else {
-            return;
-        };
-        if let Some(path) = process::cgroup_path(&self.root, pid, hierarchy, key.id) {
-            self.tree.learn_seen(key, &path, 0);
-            self.counters.resolved_by_pid += 1;
-        }
-    }
-}
-
-/// Adds what the runtime's files told to what the path told.
-fn named(owner: Owner, names: &Names) -> Owner {
-    let Owner::Container(mut container) = owner else { return owner };
-    if let Some(pod) = &mut container.pod {
-        pod.namespace.clone_from(&names.pod_namespace);
-        pod.name.clone_from(&names.pod_name);
-    }
-    if names.sandbox
-        && let Some(pod) = container.pod
-    {
-        return Owner::Pod(pod);
-    }
-    container.name.clone_from(&names.container);
-    container.init_pid = names.init_pid;
-    container.runtime = names.runtime.unwrap_or(container.runtime);
-    Owner::Container(container)
 }
 
 #[cfg(test)]

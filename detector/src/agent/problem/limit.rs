@@ -23,8 +23,8 @@ pub fn whose(domain: &Domain, mark: &OomMark, place: Option<&Place>) -> Limit {
         Owner::Pod(pod) if hit >= pod.level => Limit::Pod,
         Owner::Pod(_) => Limit::Ancestor,
         Owner::Unit(_) | Owner::Cgroup => {
-            let own = mark.levels.first().map_or(hit, |level| level.level);
-            if hit >= own || as_good_as(own, hit, mark) { Limit::Cgroup } else { Limit::Ancestor }
+            let own = mark.levels.first().map(|level| level.level).or(mark.victim.cgroup_level).unwrap_or(hit);
+            if hit >= own { Limit::Cgroup } else { above(own, hit, mark, (Limit::Cgroup, Limit::Ancestor)) }
         }
     }
 }
@@ -38,10 +38,19 @@ fn of_container(container: &Container, hit: u32, mark: &OomMark) -> Limit {
     }
     match &container.pod {
         // kubelet gives a pod of one container the same limit as the container, and the kernel then names the pod.
-        Some(pod) if hit >= pod.level && as_good_as(container.level, hit, mark) => Limit::Container,
-        Some(pod) if hit >= pod.level => Limit::Pod,
-        None if as_good_as(container.level, hit, mark) => Limit::Container,
-        _ => Limit::Ancestor,
+        Some(pod) if hit >= pod.level => above(container.level, hit, mark, (Limit::Container, Limit::Pod)),
+        Some(_) => Limit::Ancestor,
+        None => above(container.level, hit, mark, (Limit::Container, Limit::Ancestor)),
+    }
+}
+
+/// Whose limit was hit at depth `hit` above the victim's own depth: the first of both if its own is as good, else the
+/// second. Where limits were not told neither can be.
+fn above(own: u32, hit: u32, mark: &OomMark, (owns, others): (Limit, Limit)) -> Limit {
+    match mark.levels.is_empty() {
+        true => Limit::Unknown,
+        false if as_good_as(own, hit, mark) => owns,
+        false => others,
     }
 }
 
@@ -105,7 +114,7 @@ mod tests {
     }
 
     fn domain(level: u32) -> Domain {
-        Domain::Cgroup { key: CgroupKey { hierarchy: 0, id: 1 }, level, path: None, limit_pages: None }
+        Domain::Cgroup { key: Some(CgroupKey { hierarchy: 0, id: 1 }), level, path: None, limit_pages: None }
     }
 
     fn limits(container: Option<u64>, container_usage: u64, pod: Option<u64>) -> OomMark {

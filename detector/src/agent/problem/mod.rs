@@ -1,9 +1,12 @@
 //! Stage 4: located events become problems with a lifecycle. Pure: values and a time in, transitions out.
 
 pub mod domain;
+pub mod hung_task;
 pub mod limit;
 pub mod oom;
+pub mod oom_log;
 pub mod reconcile;
 pub mod transition;
+pub mod witness;
 
-pub use transition::{Domain, Incident, Limit, OomKill, Process, Transition};
+pub use transition::{Domain, Frame, Hang, HangState, Incident, Limit, OomKill, Process, Transition};

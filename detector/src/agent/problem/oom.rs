@@ -5,10 +5,14 @@
 //! has many victims. All marks of one decision follow each other without another's in between, because the kernel
 //! decides under one lock (`oom_lock`, `mm/oom_kill.c`).
 
+mod logged;
+
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
 };
+
+pub use logged::Located;
 
 use super::{
     domain::{DomainFinder, Found},
@@ -18,6 +22,7 @@ use super::{
 use crate::agent::{
     decode::event::{CgroupKey, OomMark},
     locate::{Place, path_of_level},
+    options::Method,
 };
 
 /// Processes remembered so that none is told twice; the oldest goes first.
@@ -30,7 +35,7 @@ pub enum Verdict {
     Kill(Box<OomKill>),
     /// The task was already dying; nobody was killed.
     AlreadyDying,
-    /// A further thread of a process already told.
+    /// A further thread of a process already told, or a kill that record and log both tell.
     Duplicate,
 }
 
@@ -45,7 +50,7 @@ pub struct Counts {
     pub group_incidents: u64,
     /// Marks of tasks already dying.
     pub already_dying: u64,
-    /// Marks of further threads.
+    /// Marks of further threads, and kills told a second time.
     pub duplicates: u64,
 }
 
@@ -56,6 +61,10 @@ pub struct OomRules {
     told: HashSet<ProcessKey>,
     order: VecDeque<ProcessKey>,
     last: Option<LastIncident>,
+    /// What log and records may both tell.
+    tasks: logged::ToldTasks,
+    /// The newest incident that the log told, with its number there.
+    last_logged: Option<(u64, Incident)>,
     counts: Counts,
 }
 
@@ -103,7 +112,15 @@ impl OomRules {
     /// Starts with `domains`, which knows the counters from before the start.
     #[must_use]
     pub fn new(domains: DomainFinder) -> Self {
-        Self { domains, told: HashSet::new(), order: VecDeque::new(), last: None, counts: Counts::default() }
+        Self {
+            domains,
+            told: HashSet::new(),
+            order: VecDeque::new(),
+            last: None,
+            tasks: logged::ToldTasks::default(),
+            last_logged: None,
+            counts: Counts::default(),
+        }
     }
 
     /// What was counted so far.
@@ -121,7 +138,7 @@ impl OomRules {
     ///
     /// Only kills are asked for their domain: one and the same OOM may first mark a task that is dying already and then
     /// kill another, whose mark must still show the counter as risen.
-    pub fn judge(&mut self, mark: OomMark, place: Option<Arc<Place>>) -> Verdict {
+    pub fn judge(&mut self, mark: OomMark, place: Option<Arc<Place>>, method: Method) -> Verdict {
         let process = mark.victim.tgid.zip(mark.victim.leader_start_ns);
         if process.is_some_and(|process| self.told.contains(&process)) {
             self.counts.duplicates += 1;
@@ -129,10 +146,15 @@ impl OomRules {
         }
         if mark.real_kill == Some(false) {
             self.counts.already_dying += 1;
+            self.tasks.dying(&mark);
             return Verdict::AlreadyDying;
         }
         if let Some(process) = process {
             self.remember(process);
+        }
+        if !self.tasks.tell(&mark, logged::Teller::Record) {
+            self.counts.duplicates += 1;
+            return Verdict::Duplicate;
         }
         let last = self.incident(&mark, place.as_deref());
         let (incident, domain) = (last.incident, last.domain.clone());
@@ -146,6 +168,7 @@ impl OomRules {
             group_kill,
             place,
             mark,
+            method,
         }))
     }
 
@@ -183,7 +206,7 @@ impl OomRules {
 
 fn domain(mark: &OomMark, found: Found, place: Option<&Place>) -> Domain {
     let of = |key: CgroupKey, level: u32, limit_pages: Option<u64>| Domain::Cgroup {
-        key,
+        key: Some(key),
         level,
         path: place.map(|place| Arc::from(path_of_level(&place.path, level))),
         limit_pages,

@@ -1,10 +1,12 @@
 //! What sinks receive.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+pub use crate::agent::source::frame::Frame;
 use crate::agent::{
-    decode::event::{CgroupKey, OomMark},
+    decode::event::{CgroupKey, HungTask, OomMark},
     locate::Place,
+    options::Method,
 };
 
 /// A problem that changed its state.
@@ -12,6 +14,44 @@ use crate::agent::{
 pub enum Transition {
     /// The kernel killed a process for want of memory.
     OomKilled(Box<OomKill>),
+    /// A task began to hang, hangs on, or hangs no more.
+    HungTask(Box<Hang>),
+}
+
+/// A task that hangs, from the first scan that found it to the moment it ran or went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hang {
+    /// Number of this hang since the program started, from 1: the same in all its transitions.
+    pub number: u64,
+    /// What changed.
+    pub state: HangState,
+    /// When this was seen, nanoseconds since boot.
+    pub boot_ns: u64,
+    /// How long it has hung at least, by the kernel's account or ours, whichever is longer.
+    pub hung: Duration,
+    /// The newest account of it.
+    pub event: HungTask,
+    /// Where the task lives; `None` if its cgroup could not be resolved.
+    pub place: Option<Arc<Place>>,
+    /// Where the holder of the lock lives, if there is one and its cgroup could be resolved.
+    pub holder_place: Option<Arc<Place>>,
+    /// Where it waits in the kernel, innermost first; empty if the method in use could not tell.
+    pub stack: Vec<Frame>,
+    /// How it was learned of.
+    pub method: Method,
+}
+
+/// States of a hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HangState {
+    /// Seen for the first time.
+    Raised,
+    /// A later scan found it hung still.
+    Sustained,
+    /// It ran again.
+    Ran,
+    /// It is gone.
+    Exited,
 }
 
 /// One process killed by the OOM killer.
@@ -31,6 +71,8 @@ pub struct OomKill {
     pub domain: Domain,
     /// Whether the kernel kills a whole cgroup at once (`memory.oom.group`); `None` if it did not tell.
     pub group_kill: Option<bool>,
+    /// How it was learned of.
+    pub method: Method,
 }
 
 /// One decision of the OOM killer and its victims.
@@ -47,8 +89,8 @@ pub struct Incident {
 pub enum Domain {
     /// A cgroup.
     Cgroup {
-        /// As the kernel names it.
-        key: CgroupKey,
+        /// As the kernel names it; `None` where only its path was told and the cgroup is gone.
+        key: Option<CgroupKey>,
         /// Depth below the root of the hierarchy.
         level: u32,
         /// Absolute path, where it is known.

@@ -1,5 +1,7 @@
 //! Text that fits a table's cell: harmless on a terminal, measured in columns, shortened where it is too long.
 
+use std::time::Duration;
+
 use unicode_width::UnicodeWidthChar;
 
 /// Stands where something was cut.
@@ -76,6 +78,19 @@ pub(super) fn human(bytes: u64) -> String {
     format!("{value:.*} {}", usize::from(!whole), NAMES[name])
 }
 
+/// A length of time for people, in at most seven characters up to a million days: `12 s`, `2m 05s`, `1h 05m`, `12d 05h`.
+pub(super) fn length(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes}m {:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {:02}m", minutes % 60),
+        (1..100, _, _) => format!("{days}d {:02}h", hours % 24),
+        _ => format!("{days}d"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -94,6 +109,20 @@ mod tests {
     #[case::largest(u64::MAX, "16 EiB")]
     fn bytes_read_well(#[case] bytes: u64, #[case] text: &str) {
         assert_eq!(human(bytes), text);
+        assert!(text.len() <= 7);
+    }
+
+    #[rstest]
+    #[case(0, "0 s")]
+    #[case(59, "59 s")]
+    #[case(60, "1m 00s")]
+    #[case(3599, "59m 59s")]
+    #[case(3600, "1h 00m")]
+    #[case(86_399, "23h 59m")]
+    #[case(99 * 86_400 + 86_399, "99d 23h")]
+    #[case(100 * 86_400, "100d")]
+    fn lengths_of_time_read_well(#[case] seconds: u64, #[case] text: &str) {
+        assert_eq!(length(Duration::from_secs(seconds)), text);
         assert!(text.len() <= 7);
     }
 

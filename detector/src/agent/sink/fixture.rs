@@ -1,17 +1,20 @@
-//! Kills that the tests of all sinks share.
+//! Kills and hangs that the tests of all sinks share.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use detector_common::oom::COMM_LENGTH;
 
 use crate::{
     agent::{
-        decode::event::{CgroupKey, Comm, Decision, NamespacePid, OomMark, Rss, Stamp, Trigger, Victim},
+        decode::event::{
+            CgroupKey, Comm, Decision, Holder, HungTask, Lock, LockKind, NamespacePid, OomMark, Rss, Stamp, Task,
+            Trigger, Victim,
+        },
         locate::{Container, Owner, Place, Pod, Qos, Runtime},
-        options::OomMethod,
-        problem::{Incident, Limit, OomKill, Process, transition::Domain},
-        sink::{Notice, Stage, Started, Units},
+        options::{Detector, Method},
+        problem::{Frame, Hang, HangState, Incident, Limit, OomKill, Process, transition::Domain},
+        sink::{Notice, Stage, Started, Status, Units},
     },
     clock::WallClock,
 };
@@ -64,6 +67,7 @@ pub(super) fn container_kill() -> OomKill {
         limit: Limit::Container,
         domain: domain(CONTAINER_PATH),
         group_kill: Some(false),
+        method: Method::Fentry,
     }
 }
 
@@ -76,7 +80,7 @@ fn victim() -> Victim {
         leader_comm: Some(comm("app")),
         uid: Some(1000),
         oom_score_adj: Some(985),
-        memory: Some(Rss { file: 1024, anon: 64_000, swap: 0, shmem: 512 }),
+        memory: Some(Rss { file: 1024, anon: 64_000, swap: Some(0), shmem: 512 }),
         page_table_bytes: Some(655_360),
         namespace: Some(NamespacePid { pid: 7, level: 1 }),
         cgroup: Some(KEY),
@@ -118,7 +122,7 @@ pub(super) fn cgroup_kill(path: &str) -> OomKill {
 }
 
 fn domain(path: &str) -> Domain {
-    Domain::Cgroup { key: KEY, level: 4, path: Some(path.into()), limit_pages: Some(65_536) }
+    Domain::Cgroup { key: Some(KEY), level: 4, path: Some(path.into()), limit_pages: Some(65_536) }
 }
 
 /// A kill of which nothing is known but that it was.
@@ -146,7 +150,73 @@ pub(super) fn unknown_kill() -> OomKill {
         limit: Limit::Unknown,
         domain: Domain::Unknown,
         group_kill: None,
+        method: known.method,
     }
+}
+
+/// A thread of a container that waits for a mutex, which a thread of a sidecar holds.
+pub(super) fn hang() -> Hang {
+    let place = |path: &str, name: &str| {
+        let container = Container { name: Some(name.to_owned()), ..container() };
+        Some(Arc::new(Place { path: path.into(), owner: Owner::Container(container) }))
+    };
+    let line = |line| Frame::of_line(line).expect("a frame");
+    let holder = Task {
+        tgid: Some(4300),
+        pid: Some(4301),
+        start_ns: None,
+        leader_start_ns: None,
+        comm: Some(comm("flush")),
+        leader_comm: Some(comm("sidecar")),
+        cgroup: Some(CgroupKey { hierarchy: 0, id: 901 }),
+    };
+    let holder = Some(Holder { task: holder, likely: false });
+    Hang {
+        number: 1,
+        state: HangState::Raised,
+        boot_ns: 100_000_000_000,
+        hung: Duration::from_millis(12_500),
+        event: HungTask {
+            stamp: Stamp { boot_ns: 100_000_000_000, cpu: 3, sequence: 17 },
+            task: Task {
+                tgid: Some(4242),
+                pid: Some(4243),
+                start_ns: Some(81_000_000_000),
+                leader_start_ns: Some(80_000_000_000),
+                comm: Some(comm("worker")),
+                leader_comm: Some(comm("app")),
+                cgroup: Some(KEY),
+            },
+            switches: Some(17),
+            hung_jiffies: Some(3125),
+            lock: Some(Some(Lock { kind: LockKind::Mutex, holder })),
+            stack: ArrayVec::new(),
+        },
+        place: place(CONTAINER_PATH, "app"),
+        holder_place: place("/sidecar", "sidecar"),
+        stack: vec![
+            line("[<0>] __mutex_lock.constprop.0+0x2f4/0x6e0"),
+            line("[<0>] ext4_map_blocks+0x12/0x5d0 [ext4]"),
+            Frame::default(),
+        ],
+        method: Method::BtfTracepoint,
+    }
+}
+
+/// A hang of which nothing is known but that it was.
+pub(super) fn unknown_hang() -> Hang {
+    let known = hang();
+    let task = Task {
+        tgid: None,
+        pid: None,
+        start_ns: None,
+        leader_start_ns: None,
+        comm: None,
+        leader_comm: None,
+        cgroup: None,
+    };
+    let event = HungTask { task, switches: None, hung_jiffies: None, lock: None, ..known.event };
+    Hang { event, place: None, holder_place: None, stack: Vec::new(), ..known }
 }
 
 pub(super) fn started() -> Started {
@@ -154,8 +224,10 @@ pub(super) fn started() -> Started {
         boot_ns: 5_000_000_000,
         kernel: "6.12.48".to_owned(),
         boot_id: "b0".to_owned(),
-        oom_method: OomMethod::Fentry,
-        refused: BTreeMap::new(),
+        detectors: vec![
+            Status { detector: Detector::Oom, method: Some(Method::Fentry), refused: Vec::new() },
+            Status { detector: Detector::HungTask, method: Some(Method::BtfTracepoint), refused: Vec::new() },
+        ],
         cgroups: 131,
         attached_after: Duration::from_micros(41_500),
     }

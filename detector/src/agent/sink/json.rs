@@ -1,13 +1,19 @@
 //! JSON lines: one object a line, in the shape of [`crate::contract::watch`].
 
-use std::io::{self, Write};
+mod hung_task;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use crate::{
     agent::{
         decode::event::{self, CgroupKey, Decision, OomMark},
         locate::{Container, Owner, Place, Pod, Qos, Runtime},
-        problem::{OomKill, Transition, transition::Domain},
-        sink::{Notice, Sink, Started, Summary, Units, limit_word, process_word},
+        options::Method,
+        problem::{OomKill, Transition, oom_log::CPU_UNTOLD, transition::Domain},
+        sink::{MethodChange, Notice, Sink, Started, Status, Summary, Units, limit_word, process_word},
     },
     clock::WallClock,
     contract::watch::{self, Line},
@@ -42,8 +48,12 @@ impl<W: Write> Sink for Json<W> {
             time: self.units.wall.rfc3339(started.boot_ns),
             kernel: started.kernel.clone(),
             boot_id: started.boot_id.clone(),
-            oom_method: started.oom_method.name().to_owned(),
-            refused: started.refused.clone(),
+            methods: started
+                .detectors
+                .iter()
+                .map(|status| (status.detector.name(), status.method.map(Method::name)))
+                .collect(),
+            refused: started.detectors.iter().map(|status| (status.detector.name(), refused(status))).collect(),
             cgroups: started.cgroups,
             attached_after_ms: started.attached_after.as_secs_f64() * 1e3,
         }))
@@ -52,7 +62,18 @@ impl<W: Write> Sink for Json<W> {
     fn transition(&mut self, transition: &Transition) -> io::Result<()> {
         match transition {
             Transition::OomKilled(kill) => self.write(&Line::OomKill(Box::new(oom_kill(kill, &self.units)))),
+            Transition::HungTask(hang) => self.write(&Line::HungTask(Box::new(hung_task::line(hang, &self.units)))),
         }
+    }
+
+    fn method_changed(&mut self, change: &MethodChange) -> io::Result<()> {
+        self.write(&Line::MethodChanged(watch::MethodChanged {
+            time: self.units.wall.rfc3339(change.boot_ns),
+            detector: change.detector.name(),
+            before: change.before.name(),
+            now: change.now.map(Method::name),
+            reason: change.reason.clone(),
+        }))
     }
 
     fn notice(&mut self, notice: &Notice) -> io::Result<()> {
@@ -78,6 +99,10 @@ impl<W: Write> Sink for Json<W> {
     }
 }
 
+fn refused(status: &Status) -> BTreeMap<&'static str, String> {
+    status.refused.iter().map(|(method, reason)| (method.name(), reason.clone())).collect()
+}
+
 /// The JSON shape of one kill.
 #[must_use]
 pub fn oom_kill(kill: &OomKill, units: &Units) -> watch::OomKill {
@@ -85,14 +110,15 @@ pub fn oom_kill(kill: &OomKill, units: &Units) -> watch::OomKill {
     watch::OomKill {
         time: units.wall.rfc3339(stamp.boot_ns),
         boot_ns: stamp.boot_ns,
-        cpu: stamp.cpu,
+        cpu: (stamp.cpu != CPU_UNTOLD).then_some(stamp.cpu),
         sequence: stamp.sequence,
+        method: kill.method.name(),
         incident: kill.incident.number,
         incident_victim: kill.incident.victim,
         group_kill: kill.group_kill,
         victim: victim(kill, units),
-        cgroup: kill.mark.victim.cgroup.map(|key| cgroup(key, kill)),
-        owner: kill.place.as_deref().map_or(watch::Owner { kind: "unknown", ..watch::Owner::default() }, owner),
+        cgroup: victim_cgroup(kill),
+        owner: owner(kill.place.as_deref()),
         limit: limit(kill, units),
         trigger: kill.mark.trigger.map(|trigger| watch::Trigger {
             pid: trigger.tgid,
@@ -117,7 +143,7 @@ fn victim(kill: &OomKill, units: &Units) -> watch::Victim {
         anon_bytes: memory(|rss| rss.anon),
         file_bytes: memory(|rss| rss.file),
         shmem_bytes: memory(|rss| rss.shmem),
-        swap_bytes: memory(|rss| rss.swap),
+        swap_bytes: victim.memory.as_ref().and_then(|rss| rss.swap).map(|pages| units.bytes(pages)),
         page_table_bytes: victim.page_table_bytes,
         namespace_pid: victim.namespace.map(|namespace| namespace.pid),
         process: process_word(kill.process),
@@ -126,7 +152,9 @@ fn victim(kill: &OomKill, units: &Units) -> watch::Victim {
 
 fn limit(kill: &OomKill, units: &Units) -> watch::Limit {
     let (domain, pages) = match &kill.domain {
-        Domain::Cgroup { key, limit_pages, .. } => (Some(cgroup(*key, kill)), *limit_pages),
+        Domain::Cgroup { key, limit_pages, path, .. } => {
+            (Some(domain_cgroup(*key, path.as_deref(), kill)), *limit_pages)
+        }
         Domain::Node | Domain::Unknown => (None, None),
     };
     let decision = kill.mark.decision.as_ref();
@@ -156,14 +184,35 @@ fn implied_constraint(domain: &Domain) -> Option<&'static str> {
 fn cgroup(key: CgroupKey, kill: &OomKill) -> watch::Cgroup {
     let of_victim = || kill.place.as_ref().filter(|_| kill.mark.victim.cgroup == Some(key)).map(|place| &place.path);
     let of_domain = || match &kill.domain {
-        Domain::Cgroup { key: domain, path, .. } if *domain == key => path.as_ref(),
+        Domain::Cgroup { key: domain, path, .. } if *domain == Some(key) => path.as_ref(),
         _ => None,
     };
     let path = of_victim().or_else(of_domain).map(ToString::to_string);
-    watch::Cgroup { hierarchy: key.hierarchy, id: key.id, path }
+    watch::Cgroup { hierarchy: Some(key.hierarchy), id: Some(key.id), path }
 }
 
-fn owner(place: &Place) -> watch::Owner {
+/// The victim's own cgroup. The kernel's log tells its path alone, and not always.
+fn victim_cgroup(kill: &OomKill) -> Option<watch::Cgroup> {
+    let victim = &kill.mark.victim;
+    match (victim.cgroup, victim.cgroup_level, &kill.place) {
+        (Some(key), _, _) => Some(cgroup(key, kill)),
+        (None, Some(_), Some(place)) => {
+            Some(watch::Cgroup { hierarchy: None, id: None, path: Some(place.path.to_string()) })
+        }
+        _ => None,
+    }
+}
+
+/// The domain, of which the kernel's log tells the path alone.
+fn domain_cgroup(key: Option<CgroupKey>, path: Option<&str>, kill: &OomKill) -> watch::Cgroup {
+    match key {
+        Some(key) => cgroup(key, kill),
+        None => watch::Cgroup { hierarchy: None, id: None, path: path.map(str::to_owned) },
+    }
+}
+
+fn owner(place: Option<&Place>) -> watch::Owner {
+    let Some(place) = place else { return watch::Owner { kind: "unknown", ..watch::Owner::default() } };
     match &place.owner {
         Owner::Container(container) => of_container(container),
         Owner::Pod(pod) => of_pod("pod", Some(pod)),
@@ -204,8 +253,6 @@ fn of_pod(kind: &'static str, pod: Option<&Pod>) -> watch::Owner {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -230,7 +277,7 @@ mod tests {
     fn a_kill_in_a_container_is_told_whole() {
         let expected = json!({
             "type": "oom_kill", "time": "2023-11-14T22:15:00.000000Z", "boot_ns": 100_000_000_000_u64, "cpu": 3,
-            "sequence": 17, "incident": 1, "incident_victim": 1, "group_kill": false,
+            "sequence": 17, "method": "fentry", "incident": 1, "incident_victim": 1, "group_kill": false,
             "victim": {
                 "pid": 4242, "tid": 4243, "comm": "worker", "leader_comm": "app", "started_boot_ns": 90_000_000_000_u64,
                 "uid": 1000, "oom_score_adj": 985, "anon_bytes": 262_144_000, "file_bytes": 4_194_304,
@@ -279,7 +326,7 @@ mod tests {
     #[test]
     fn an_absurd_number_of_pages_does_not_overflow() {
         let mut kill = fixture::container_kill();
-        kill.mark.victim.memory = Some(event::Rss { file: 0, anon: u64::MAX, swap: 0, shmem: 0 });
+        kill.mark.victim.memory = Some(event::Rss { file: 0, anon: u64::MAX, swap: None, shmem: 0 });
         assert_eq!(told(kill)["victim"]["anon_bytes"], u64::MAX);
     }
 
@@ -343,7 +390,8 @@ mod tests {
             told[0],
             json!({
                 "type": "started", "time": "2023-11-14T22:13:25.000000Z", "kernel": "6.12.48", "boot_id": "b0",
-                "oom_method": "fentry", "refused": {}, "cgroups": 131, "attached_after_ms": 41.5,
+                "methods": { "oom": "fentry", "hung_task": "btf_tracepoint" },
+                "refused": { "oom": {}, "hung_task": {} }, "cgroups": 131, "attached_after_ms": 41.5,
             })
         );
         assert_eq!(

@@ -5,14 +5,15 @@
 
 mod cell;
 pub mod json;
+pub mod page;
 pub mod terminal;
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{io, time::Duration};
 
 pub use crate::contract::watch::Summary;
 use crate::{
     agent::{
-        options::OomMethod,
+        options::{Detector, Method},
         problem::{Limit, Process, Transition},
     },
     clock::WallClock,
@@ -25,6 +26,9 @@ pub trait Sink {
 
     /// A problem changed its state.
     fn transition(&mut self, transition: &Transition) -> io::Result<()>;
+
+    /// A detector goes on by another method.
+    fn method_changed(&mut self, change: &MethodChange) -> io::Result<()>;
 
     /// Something was lost, refused or not understood.
     fn notice(&mut self, notice: &Notice) -> io::Result<()>;
@@ -49,14 +53,38 @@ pub struct Started {
     pub kernel: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// Method of the OOM detector.
-    pub oom_method: OomMethod,
+    /// Which detectors run, and how.
+    pub detectors: Vec<Status>,
     /// Cgroups known at the start.
     pub cgroups: u64,
     /// From the start of the program to the last probe attached.
     pub attached_after: Duration,
-    /// Methods that the kernel refused, better ones or what else they could have added, and why.
-    pub refused: BTreeMap<&'static str, String>,
+}
+
+/// How a detector runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which one.
+    pub detector: Detector,
+    /// Method in use; `None`: none works, it is blind.
+    pub method: Option<Method>,
+    /// Methods that were refused, better ones or what else they could have added, and why.
+    pub refused: Vec<(Method, String)>,
+}
+
+/// The method of a detector fell silent or failed, and another one took its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodChange {
+    /// When the new one was attached, nanoseconds since boot.
+    pub boot_ns: u64,
+    /// Which detector.
+    pub detector: Detector,
+    /// Method that is in use no more.
+    pub before: Method,
+    /// Method in use from now on; `None`: none is left, the detector is blind.
+    pub now: Option<Method>,
+    /// What was wrong with the former, in a sentence.
+    pub reason: String,
 }
 
 /// Something was lost, refused or not understood.

@@ -1,7 +1,9 @@
-//! A live table for people: a header, one row a kill; banner, notices and the closing line beside it.
+//! A live table for people: a header, one row a kill or state of a hang; banner, notices and the closing line beside it.
 //!
 //! The table goes to one writer (standard output), all else to another (standard error), so that a redirected table
 //! holds rows only.
+
+mod hang;
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +12,12 @@ use std::{
 
 use crate::{
     agent::{
-        locate::{Container, Owner, Pod},
-        problem::{OomKill, Process, Transition, transition::Domain},
+        decode::event::{CgroupKey, Comm},
+        locate::{Container, Owner, Place, Pod},
+        options::Detector,
+        problem::{Hang, HangState, OomKill, Process, Transition, transition::Domain},
         sink::{
-            Notice, Sink, Started, Summary, Units,
+            MethodChange, Notice, Sink, Started, Status, Summary, Units,
             cell::{columns, harmless, human, keep_end, keep_start, pad},
             limit_word,
         },
@@ -81,15 +85,23 @@ pub struct Terminal<W, E> {
     units: Units,
     screen: Screen,
     layout: Layout,
-    /// Incident of the last row.
+    /// Incident of the last row, if that was a kill.
     incident: Option<u64>,
+    /// Whether the stacks of tasks that hang are shown.
+    stacks: bool,
 }
 
 impl<W: Write, E: Write> Terminal<W, E> {
     /// Writes rows to `table`, which should buffer, and all else to `beside`.
     pub fn new(table: W, beside: E, screen: Screen, units: Units) -> Self {
         let layout = Layout::for_width((screen.width)());
-        Self { table, beside, units, screen, layout, incident: None }
+        Self { table, beside, units, screen, layout, incident: None, stacks: false }
+    }
+
+    /// With `stacks`, the kernel stack of a task that begins to hang is shown below its row.
+    #[must_use]
+    pub fn with_stacks(self, stacks: bool) -> Self {
+        Self { stacks, ..self }
     }
 
     fn row(&mut self, kill: &OomKill) -> io::Result<()> {
@@ -104,7 +116,7 @@ impl<W: Write, E: Write> Terminal<W, E> {
             Process::Child => ("child", None),
             Process::Unknown => ("-", None),
         };
-        let place = place_text(kill);
+        let place = place_text(kill.place.as_deref(), kill.mark.victim.cgroup);
         let place = self.layout.place.map_or_else(|| place.clone(), |room| keep_end(&place, room));
         let line = [
             pad(&time, TIME),
@@ -116,6 +128,23 @@ impl<W: Write, E: Write> Terminal<W, E> {
         ];
         self.incident = Some(kill.incident.number);
         self.table.write_all(format!("{}\n", line.join(self.layout.gap).trim_end()).as_bytes())
+    }
+
+    fn hang(&mut self, hang: &Hang) -> io::Result<()> {
+        let time = self.units.wall.time(hang.boot_ns).strftime("%H:%M:%S").to_string();
+        let ([process, length, waits_for, kind], colour) = hang::cells(hang, &self.layout);
+        let kind = self.coloured(&kind, colour);
+        let line = [pad(&time, TIME), process, length, waits_for, kind, hang::place(hang, &self.layout)];
+        self.incident = None;
+        let mut rows = format!("{}\n", line.join(self.layout.gap).trim_end());
+        if self.stacks && hang.state == HangState::Raised {
+            let indent = " ".repeat(TIME + self.layout.gap.len());
+            for detail in hang::details(hang) {
+                let detail = self.layout.beside_time.map_or_else(|| detail.clone(), |room| keep_start(&detail, room));
+                rows.extend([&indent, &detail, "\n"]);
+            }
+        }
+        self.table.write_all(rows.as_bytes())
     }
 
     /// Ties the victims of one incident together, where there is or may be more than one.
@@ -147,9 +176,9 @@ impl<W: Write, E: Write> Terminal<W, E> {
 impl<W: Write, E: Write> Sink for Terminal<W, E> {
     fn started(&mut self, started: &Started) -> io::Result<()> {
         self.say(&format!(
-            "watching OOM kills of Linux {} by {}; {} cgroups known; Ctrl-C ends",
+            "watching Linux {}: {}; {} cgroups known; Ctrl-C ends",
             harmless(&started.kernel),
-            started.oom_method,
+            methods(started),
             started.cgroups
         ))?;
         let header = [
@@ -167,7 +196,19 @@ impl<W: Write, E: Write> Sink for Terminal<W, E> {
     fn transition(&mut self, transition: &Transition) -> io::Result<()> {
         match transition {
             Transition::OomKilled(kill) => self.row(kill),
+            Transition::HungTask(hang) => self.hang(hang),
         }
+    }
+
+    fn method_changed(&mut self, change: &MethodChange) -> io::Result<()> {
+        let MethodChange { detector, before, reason, .. } = change;
+        let now = match change.now {
+            Some(method) => format!("goes on by {method}"),
+            None => "has no method left and is blind".to_owned(),
+        };
+        let text = format!("method: {detector} {now} instead of {before}: {}", harmless(reason));
+        let text = self.coloured(&text, Some(YELLOW));
+        self.say(&text)
     }
 
     fn notice(&mut self, notice: &Notice) -> io::Result<()> {
@@ -199,27 +240,38 @@ struct Layout {
     process: usize,
     /// `None` is no limit.
     place: Option<usize>,
+    /// All columns but the first.
+    beside_time: Option<usize>,
 }
 
 impl Layout {
     fn for_width(width: Option<usize>) -> Self {
-        let Some(width) = width else { return Self { gap: "  ", process: PROCESS.1, place: None } };
+        let Some(width) = width else { return Self { gap: "  ", process: PROCESS.1, place: None, beside_time: None } };
         let width = width.max(LEAST_WIDTH);
         let gap = if width < ROOMY { " " } else { "  " };
         let spare = width - FIXED - GAPS * gap.len();
         // Names are short, places are long.
         let process = (spare / 3).clamp(PROCESS.0, PROCESS.1);
-        Self { gap, process, place: Some(spare - process) }
+        Self { gap, process, place: Some(spare - process), beside_time: Some(width - TIME - gap.len()) }
     }
 }
 
 /// `name[pid]`, the pid always whole. The name is the process's, that is its leading thread's, where it is known.
 fn process_cell(kill: &OomKill, mark: &str, room: usize) -> String {
     let victim = &kill.mark.victim;
-    let name = victim.leader_comm.or(victim.comm).map_or_else(|| "?".to_owned(), |comm| comm.to_text());
-    let pid = victim.tgid.or(victim.pid).map_or_else(String::new, |pid| format!("[{pid}]"));
-    let room = room.saturating_sub(columns(mark) + columns(&pid));
-    format!("{mark}{}{pid}", keep_start(&harmless(&name), room))
+    let name = victim.leader_comm.or(victim.comm);
+    format!("{mark}{}", named(name, victim.tgid.or(victim.pid), room.saturating_sub(columns(mark))))
+}
+
+/// `name[pid]`, the pid always whole.
+fn named(name: Option<Comm>, pid: Option<u32>, room: usize) -> String {
+    let name = name.map_or_else(|| "?".to_owned(), |comm| comm.to_text());
+    let pid = pid_text(pid);
+    format!("{}{pid}", keep_start(&harmless(&name), room.saturating_sub(columns(&pid))))
+}
+
+fn pid_text(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!("[{pid}]"))
 }
 
 /// Which limit, and its size where there is one.
@@ -233,16 +285,16 @@ fn limit_cell(kill: &OomKill, units: &Units) -> String {
     pages.map_or_else(|| word.to_owned(), |pages| format!("{word} {}", human(units.bytes(pages))))
 }
 
-/// Where the victim lived, in the words of whoever owns the place.
-fn place_text(kill: &OomKill) -> String {
-    let text = match kill.place.as_deref() {
+/// Where a task lives, in the words of whoever owns the place.
+fn place_text(place: Option<&Place>, cgroup: Option<CgroupKey>) -> String {
+    let text = match place {
         Some(place) => match &place.owner {
             Owner::Container(container) => container_text(container),
             Owner::Pod(pod) => pod_text(pod),
             Owner::Unit(unit) => unit.clone(),
             Owner::Cgroup => place.path.to_string(),
         },
-        None => match kill.mark.victim.cgroup {
+        None => match cgroup {
             Some(key) => format!("unresolved cgroup {}", key.id),
             None => "?".to_owned(),
         },
@@ -271,6 +323,7 @@ fn closing_line(summary: &Summary) -> String {
         format!("seen {} in {}", counted(*kills, "kill"), counted(*incidents, "incident")),
         format!("{already_dying} already dying"),
         counted(*duplicates, "duplicate"),
+        format!("{} ({} open)", counted(summary.hangs, "hang"), summary.hangs_open),
         format!("unresolved {unresolved}"),
     ];
     let by_stage = [("ring", &summary.lost_ring), ("decode", &summary.lost_decode)];
@@ -300,6 +353,21 @@ fn losses(stage: &str, counts: &BTreeMap<&'static str, u64>) -> Option<String> {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// How each detector runs, such as `OOM kills by fentry, hung tasks by kmsg`.
+fn methods(started: &Started) -> String {
+    let one = |status: &Status| {
+        let what = match status.detector {
+            Detector::Oom => "OOM kills",
+            Detector::HungTask => "hung tasks",
+        };
+        match status.method {
+            Some(method) => format!("{what} by {method}"),
+            None => format!("{what} not at all"),
+        }
+    };
+    started.detectors.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
 //! Stage 1: where records come from. The only stage that touches the kernel, and the only one with `unsafe`.
 
 pub mod bpf;
-mod btf_file;
+pub mod btf;
+pub mod frame;
 pub mod kernel_count;
+pub mod kmsg;
 pub mod machine;
 pub mod memory;
 pub(crate) mod small_file;
+pub mod surroundings;
+pub mod symbols;
+pub mod task;
+pub mod tracepoint_format;
 
 use bpf::health::{Dropped, HealthError};
 use detector_common::counter::Ring;

@@ -3,11 +3,11 @@
 //! `config.json` has the CRI plugin's annotations (containerd, `pkg/cri/annotations/annotations.go`), `init.pid` the pid of
 //! the first process, written by the shim once the container is created.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Bundle, CONFIG_LIMIT, NameError, Names, Wanted, json, name, pid, under};
+use super::{Bundle, CONFIG_LIMIT, Files, NameError, Names, Wanted, json, name, pid};
 use crate::agent::locate::place::Runtime;
 
 /// State directories: containerd's own, k3s and RKE2, k0s, MicroK8s, and the containerd that Docker starts.
@@ -23,6 +23,9 @@ const TASKS: &str = "io.containerd.runtime.v2.task";
 
 /// The kubelet's namespace is tried first; others (`default` of nerdctl, `moby` of Docker) are listed.
 const KUBERNETES: &str = "k8s.io";
+
+/// Docker's namespace.
+const DOCKER: &str = "moby";
 
 /// Most namespaces of one containerd that are searched.
 const NAMESPACES: usize = 16;
@@ -42,19 +45,19 @@ struct Annotations {
     nerdctl: Option<String>,
 }
 
-pub(super) fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
+pub(super) fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
     for state in STATES {
-        let tasks = under(root, state).join(TASKS);
-        if let Some(names) = bundle(&tasks.join(KUBERNETES).join(wanted.id))? {
+        let tasks = files.path(state).join(TASKS);
+        if let Some(names) = bundle(files, &tasks.join(KUBERNETES).join(wanted.id))? {
             return Ok(Some(names));
         }
-        let Ok(namespaces) = fs::read_dir(&tasks) else { continue };
-        for namespace in namespaces.flatten().take(NAMESPACES).filter(|entry| entry.file_name() != KUBERNETES) {
+        for namespace in files.list(&tasks, NAMESPACES) {
             // Docker's own file says more; this one would only stop the search for it.
-            if namespace.file_name() == "moby" && wanted.runtime != Runtime::Containerd {
+            let dockers = namespace.ends_with(DOCKER) && wanted.runtime != Runtime::Containerd;
+            if dockers || namespace.ends_with(KUBERNETES) {
                 continue;
             }
-            if let Some(names) = bundle(&namespace.path().join(wanted.id))? {
+            if let Some(names) = bundle(files, &namespace.join(wanted.id))? {
                 return Ok(Some(names));
             }
         }
@@ -62,8 +65,8 @@ pub(super) fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, Na
     Ok(None)
 }
 
-fn bundle(directory: &Path) -> Result<Option<Names>, NameError> {
-    let Some(Bundle::<Annotations> { annotations }) = json(&directory.join("config.json"), CONFIG_LIMIT)? else {
+fn bundle(files: &Files<'_>, directory: &Path) -> Result<Option<Names>, NameError> {
+    let Some(Bundle::<Annotations> { annotations }) = json(files, &directory.join("config.json"), CONFIG_LIMIT)? else {
         return Ok(None);
     };
     Ok(Some(Names {
@@ -72,6 +75,6 @@ fn bundle(directory: &Path) -> Result<Option<Names>, NameError> {
         pod_namespace: name(annotations.namespace),
         pod_name: name(annotations.pod),
         sandbox: annotations.kind.as_deref() == Some("sandbox"),
-        init_pid: pid(&directory.join("init.pid")),
+        init_pid: pid(files, &directory.join("init.pid")),
     }))
 }

@@ -1,17 +1,18 @@
-//! CRI-O: `overlay-containers/<id>/userdata/` of containers/storage, in its run directory and in its lasting one.
+//! CRI-O: `<driver>-containers/<id>/userdata/` of containers/storage, in its run directory and in its lasting one.
 //!
 //! `config.json` carries the kubelet's labels as annotations of their own beside CRI-O's (CRI-O,
 //! `pkg/annotations/internal.go`); `pidfile` in the run directory is written by conmon.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
-use super::{Bundle, CONFIG_LIMIT, NameError, Names, Wanted, json, name, pid, under};
+use super::{Bundle, CONFIG_LIMIT, Files, NameError, Names, Wanted, json, name, pid};
 use crate::agent::locate::place::Runtime;
 
 pub(super) const RUN: &str = "/run/containers/storage";
 pub(super) const LASTING: &str = "/var/lib/containers/storage";
+
+/// Directories of containers in a storage: `<driver>-containers` (containers/storage, `store.go`), the common one first.
+pub(super) const CONTAINERS: [&str; 4] = ["overlay-containers", "vfs-containers", "btrfs-containers", "zfs-containers"];
 
 /// Name that the kubelet gives to the container that holds a pod's namespaces.
 pub(super) const SANDBOX_NAME: &str = "POD";
@@ -30,10 +31,11 @@ struct Annotations {
     namespace: Option<String>,
 }
 
-pub(super) fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
-    for storage in [RUN, LASTING] {
-        let userdata = under(root, storage).join("overlay-containers").join(wanted.id).join("userdata");
-        let Some(Bundle::<Annotations> { annotations }) = json(&userdata.join("config.json"), CONFIG_LIMIT)? else {
+pub(super) fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
+    for (storage, containers) in [RUN, LASTING].into_iter().flat_map(|storage| CONTAINERS.map(|part| (storage, part))) {
+        let userdata = files.path(storage).join(containers).join(wanted.id).join("userdata");
+        let Some(Bundle::<Annotations> { annotations }) = json(files, &userdata.join("config.json"), CONFIG_LIMIT)?
+        else {
             continue;
         };
         // Podman keeps its bundles in the same place, but names only in its list.
@@ -49,9 +51,9 @@ pub(super) fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, Na
             pod_namespace: name(annotations.namespace),
             pod_name: name(annotations.pod),
             sandbox,
-            init_pid: pid(&userdata.join("pidfile")).or_else(|| {
-                let run = under(root, RUN).join("overlay-containers").join(wanted.id);
-                pid(&run.join("userdata/pidfile"))
+            init_pid: pid(files, &userdata.join("pidfile")).or_else(|| {
+                let run = files.path(RUN).join(containers).join(wanted.id);
+                pid(files, &run.join("userdata/pidfile"))
             }),
         }));
     }

@@ -2,11 +2,9 @@
 //! (moby, `container/container.go`): `Name` with a leading `/`, `State.Pid` (0 before the start), and
 //! `Config.Labels`, in which cri-dockerd keeps the kubelet's as dockershim did.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
-use super::{CONFIG_LIMIT, NameError, Names, Wanted, crio::SANDBOX_NAME, json, name, under};
+use super::{CONFIG_LIMIT, Files, NameError, Names, Wanted, crio::SANDBOX_NAME, json, name};
 use crate::agent::locate::place::Runtime;
 
 /// Data roots: the default, and that of the snap.
@@ -48,10 +46,10 @@ struct Labels {
     namespace: Option<String>,
 }
 
-pub(super) fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
+pub(super) fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
     for data_root in DATA_ROOTS {
-        let file = under(root, data_root).join("containers").join(wanted.id).join("config.v2.json");
-        let Some(container) = json::<Container>(&file, CONFIG_LIMIT)? else { continue };
+        let file = files.path(data_root).join("containers").join(wanted.id).join("config.v2.json");
+        let Some(container) = json::<Container>(files, &file, CONFIG_LIMIT)? else { continue };
         let labels = container.config.labels.unwrap_or_default();
         let own = container.name.map(|name| name.trim_start_matches('/').to_owned());
         let sandbox = labels.kind.as_deref() == Some("podsandbox");

@@ -2,10 +2,14 @@
 //!
 //! The files are there before a container's first process runs, and go soon after its last: they are read when the
 //! container's cgroup is made. One file per runtime says where it keeps them and what they say.
+//!
+//! Only the files of the machine's own runtimes are read. A container that is a node itself, as with kind, keeps those of
+//! its containers on file systems of its own, which nobody outside can vouch for: they are named by a watcher inside.
 
 mod containerd;
 mod crio;
 mod docker;
+mod files;
 mod podman;
 
 use std::{
@@ -15,8 +19,8 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+pub use self::files::Files;
 use super::place::Runtime;
-use crate::agent::source::small_file::{self, under};
 
 /// Largest file that describes one container, in bytes.
 pub const CONFIG_LIMIT: u64 = 1 << 20;
@@ -79,11 +83,12 @@ pub struct Wanted<'a> {
     pub user: Option<u32>,
 }
 
-/// Looks a container up in the files of a machine seen through `root`; `Ok(None)`: no runtime has a file for it.
+/// Looks a container up in the files of a machine; `Ok(None)`: no runtime has a file for it. Takes as long as their file
+/// system pleases.
 ///
 /// # Errors
 /// A file is there, but cannot be read or understood, and no other told.
-pub fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
+pub fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, NameError> {
     // The id becomes part of a path. Ids of LXC are names; it keeps no such files.
     if !wanted.id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(None);
@@ -98,7 +103,7 @@ pub fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError
     };
     let mut failed = None;
     for place in places {
-        match place(root, wanted) {
+        match place(files, wanted) {
             Ok(Some(names)) => return Ok(Some(names)),
             Ok(None) => {}
             Err(error) => failed = failed.or(Some(error)),
@@ -107,7 +112,7 @@ pub fn names(root: &Path, wanted: Wanted<'_>) -> Result<Option<Names>, NameError
     failed.map_or(Ok(None), Err)
 }
 
-type Lookup = fn(&Path, Wanted<'_>) -> Result<Option<Names>, NameError>;
+type Lookup = fn(&Files<'_>, Wanted<'_>) -> Result<Option<Names>, NameError>;
 
 /// Annotations of an OCI bundle's `config.json`; everything else in it is skipped.
 #[derive(serde::Deserialize)]
@@ -116,14 +121,19 @@ struct Bundle<A> {
     annotations: A,
 }
 
-fn json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<Option<T>, NameError> {
-    owned_json(path, limit, None)
+fn json<T: DeserializeOwned>(files: &Files<'_>, path: &Path, limit: u64) -> Result<Option<T>, NameError> {
+    owned_json(files, path, limit, None)
 }
 
 /// Reads a JSON file, and only if it belongs to `owner` where one is given: a user's file must not name another's
 /// containers.
-fn owned_json<T: DeserializeOwned>(path: &Path, limit: u64, owner: Option<u32>) -> Result<Option<T>, NameError> {
-    let file = small_file::read(path, limit).map_err(|source| NameError::Read { path: path.to_owned(), source })?;
+fn owned_json<T: DeserializeOwned>(
+    files: &Files<'_>,
+    path: &Path,
+    limit: u64,
+    owner: Option<u32>,
+) -> Result<Option<T>, NameError> {
+    let file = files.read(path, limit).map_err(|source| NameError::Read { path: path.to_owned(), source })?;
     let Some(file) = file.filter(|file| owner.is_none_or(|owner| owner == file.owner)) else { return Ok(None) };
     match serde_json::from_slice(&file.bytes) {
         Ok(value) => Ok(Some(value)),
@@ -132,8 +142,8 @@ fn owned_json<T: DeserializeOwned>(path: &Path, limit: u64, owner: Option<u32>) 
 }
 
 /// The pid in a file, if there is one already.
-fn pid(path: &Path) -> Option<u32> {
-    let file = small_file::read(path, PID_LIMIT).ok()??;
+fn pid(files: &Files<'_>, path: &Path) -> Option<u32> {
+    let file = files.read(path, PID_LIMIT).ok()??;
     std::str::from_utf8(&file.bytes).ok()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 

@@ -6,7 +6,9 @@ use rstest::rstest;
 use tempfile::TempDir;
 
 use super::*;
+use crate::agent::source::small_file::under;
 
+/// Id of the containers whose files were not recorded.
 pub(super) const ID: &str = "a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333";
 
 macro_rules! fixture {
@@ -14,6 +16,10 @@ macro_rules! fixture {
         include_str!(concat!("../../../../../tests/fixtures/runtime/", $name))
     };
 }
+
+/// Ids of those that were.
+const DOCKER_ID: &str = "ac33f862e40b7cd6038652efa01a9019da77252d321dfebaf27d5791fb99a470";
+const PODMAN_ID: &str = "bd99db9e4e42bfe6062a1ade8f495e57aa7a14610eb616160ab5372b6e939907";
 
 fn root(files: &[(&str, &str)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -26,7 +32,11 @@ fn root(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn look(root: &TempDir, runtime: Runtime) -> Option<Names> {
-    names(root.path(), Wanted { runtime, id: ID, user: None }).unwrap()
+    look_for(root, runtime, ID)
+}
+
+fn look_for(root: &TempDir, runtime: Runtime, id: &str) -> Option<Names> {
+    names(&Files::under(root.path()), Wanted { runtime, id, user: None }).unwrap()
 }
 
 fn app(runtime: Runtime, init_pid: Option<u32>) -> Names {
@@ -96,10 +106,26 @@ fn a_bundle_of_crio_names_container_and_pod(#[case] storage: &str) {
 }
 
 #[test]
-fn dockers_own_file_names_a_plain_container() {
-    let root = root(&[("/var/lib/docker/containers/ID/config.v2.json", fixture!("docker.json"))]);
-    let names = look(&root, Runtime::Docker).unwrap();
-    assert_eq!((names.container.as_deref(), names.init_pid, names.pod_name), (Some("cache"), Some(4242), None));
+fn dockers_own_file_names_a_plain_container_even_beside_its_bundle() {
+    let root = root(&[
+        (&format!("/var/lib/docker/containers/{DOCKER_ID}/config.v2.json"), fixture!("docker.json")),
+        (
+            &format!("/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/{DOCKER_ID}/config.json"),
+            fixture!("docker-bundle.json"),
+        ),
+    ]);
+    for runtime in [Runtime::Docker, Runtime::Unknown] {
+        let names = look_for(&root, runtime, DOCKER_ID).unwrap();
+        assert_eq!((names.container.as_deref(), names.init_pid), (Some("cache"), Some(508)));
+        assert_eq!((names.runtime, names.pod_name), (Some(Runtime::Docker), None));
+    }
+}
+
+#[test]
+fn a_container_of_ctr_has_no_name_but_its_id() {
+    let bundle = "/run/containerd/io.containerd.runtime.v2.task/default/ID/config.json";
+    let names = look(&root(&[(bundle, fixture!("ctr-bundle.json"))]), Runtime::Unknown).unwrap();
+    assert_eq!(names, Names { runtime: Some(Runtime::Containerd), ..Names::default() });
 }
 
 #[test]
@@ -113,18 +139,21 @@ fn labels_of_cri_dockerd_name_container_and_pod_even_beside_dockers_containerd()
 }
 
 #[rstest]
-#[case("/var/lib/containers/storage/overlay-containers/containers.json")]
-#[case("/var/lib/containers/storage/overlay-containers/volatile-containers.json")]
-#[case("/run/containers/storage/overlay-containers/volatile-containers.json")]
-fn podmans_lists_name_a_container(#[case] list: &str) {
+#[case("/var/lib/containers/storage/overlay-containers", "containers.json")]
+#[case("/var/lib/containers/storage/overlay-containers", "volatile-containers.json")]
+#[case("/run/containers/storage/overlay-containers", "volatile-containers.json")]
+#[case("/var/lib/containers/storage/vfs-containers", "containers.json")]
+fn podmans_lists_name_a_container_even_beside_its_bundle(#[case] directory: &str, #[case] list: &str) {
+    let driver = directory.rsplit('/').next().unwrap();
+    let userdata = format!("{driver}/{PODMAN_ID}/userdata");
     let root = root(&[
-        (list, fixture!("podman-containers.json")),
-        ("/run/containers/storage/overlay-containers/ID/userdata/config.json", r#"{"annotations":{}}"#),
-        ("/run/containers/storage/overlay-containers/ID/userdata/pidfile", "77"),
+        (&format!("{directory}/{list}"), fixture!("podman-containers.json")),
+        (&format!("/var/lib/containers/storage/{userdata}/config.json"), fixture!("podman-bundle.json")),
+        (&format!("/run/containers/storage/{userdata}/pidfile"), "208"),
     ]);
     for runtime in [Runtime::Podman, Runtime::Unknown] {
-        let names = look(&root, runtime).unwrap();
-        assert_eq!((names.container.as_deref(), names.init_pid), (Some("cache"), Some(77)));
+        let names = look_for(&root, runtime, PODMAN_ID).unwrap();
+        assert_eq!((names.container.as_deref(), names.init_pid), (Some("cache"), Some(208)));
         assert_eq!(names.runtime, Some(Runtime::Podman));
     }
 }
@@ -138,7 +167,10 @@ fn a_rootless_list_is_believed_only_for_containers_of_its_owner() {
     let home = under(root.path(), "/home/me");
     let me = std::os::unix::fs::MetadataExt::uid(&fs::metadata(home).unwrap());
     // Root's home is not below /home; whoever runs this test owns the files.
-    let look = |user| names(root.path(), Wanted { runtime: Runtime::Podman, id: ID, user }).unwrap();
+    let look = |user| {
+        let wanted = Wanted { runtime: Runtime::Podman, id: PODMAN_ID, user };
+        names(&Files::under(root.path()), wanted).unwrap()
+    };
     if me != 0 {
         assert_eq!(look(Some(me)).unwrap().container.as_deref(), Some("cache"));
     }
@@ -149,10 +181,10 @@ fn a_rootless_list_is_believed_only_for_containers_of_its_owner() {
 #[test]
 fn a_list_that_belongs_to_somebody_else_is_not_read() {
     let root = root(&[("/list.json", fixture!("podman-containers.json"))]);
-    let path = root.path().join("list.json");
+    let (path, files) = (root.path().join("list.json"), Files::under(root.path()));
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&path).unwrap());
-    assert!(owned_json::<serde_json::Value>(&path, LIST_LIMIT, Some(owner)).unwrap().is_some());
-    assert!(owned_json::<serde_json::Value>(&path, LIST_LIMIT, Some(owner + 1)).unwrap().is_none());
+    assert!(owned_json::<serde_json::Value>(&files, &path, LIST_LIMIT, Some(owner)).unwrap().is_some());
+    assert!(owned_json::<serde_json::Value>(&files, &path, LIST_LIMIT, Some(owner + 1)).unwrap().is_none());
 }
 
 #[test]
@@ -166,18 +198,20 @@ fn a_container_without_files_is_an_answer() {
 fn an_id_that_is_no_hexadecimal_number_is_never_made_part_of_a_path() {
     let root = root(&[("/var/lib/docker/containers/config.v2.json", fixture!("docker.json"))]);
     let wanted = Wanted { runtime: Runtime::Docker, id: "../containers", user: None };
-    assert_eq!(names(root.path(), wanted).unwrap(), None);
+    assert_eq!(names(&Files::under(root.path()), wanted).unwrap(), None);
 }
 
 #[test]
 fn a_damaged_or_too_large_file_is_an_error_that_names_it() {
     let file = "/var/lib/docker/containers/ID/config.v2.json";
     let damaged = root(&[(file, r#"{"Name": 7"#)]);
-    let error = names(damaged.path(), Wanted { runtime: Runtime::Docker, id: ID, user: None }).unwrap_err();
+    let error =
+        names(&Files::under(damaged.path()), Wanted { runtime: Runtime::Docker, id: ID, user: None }).unwrap_err();
     assert!(matches!(&error, NameError::Json { path, .. } if path.ends_with("config.v2.json")), "{error}");
 
     let large = root(&[(file, &" ".repeat(usize::try_from(CONFIG_LIMIT).unwrap() + 1))]);
-    let error = names(large.path(), Wanted { runtime: Runtime::Docker, id: ID, user: None }).unwrap_err();
+    let error =
+        names(&Files::under(large.path()), Wanted { runtime: Runtime::Docker, id: ID, user: None }).unwrap_err();
     assert!(matches!(&error, NameError::Read { .. }), "{error}");
 }
 
@@ -187,4 +221,20 @@ fn names_that_would_disturb_a_terminal_or_are_overlong_are_not_taken() {
     for text in ["", "a\u{1b}[2J", "a\nb", &"x".repeat(NAME_LIMIT + 1)] {
         assert_eq!(name(Some(text.into())), None);
     }
+}
+
+#[test]
+fn every_file_and_directory_is_announced_before_it_is_touched() {
+    let bundle = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/ID";
+    let root = root(&[
+        (&format!("{bundle}/config.json"), fixture!("containerd-container.json")),
+        (&format!("{bundle}/init.pid"), "7"),
+    ]);
+    let noted = std::cell::RefCell::new(Vec::new());
+    let announce = |path: &Path| noted.borrow_mut().push(path.strip_prefix(root.path()).unwrap().to_owned());
+    let wanted = Wanted { runtime: Runtime::Unknown, id: ID, user: None };
+    names(&Files::noting(root.path(), &announce), wanted).unwrap();
+    let bundle = bundle.trim_start_matches('/').replace("ID", ID);
+    let expected = ["config.json", "init.pid"].map(|file| PathBuf::from(format!("{bundle}/{file}")));
+    assert_eq!(noted.borrow().as_slice(), expected);
 }

@@ -13,12 +13,15 @@ use crate::agent::{
     locate::Owner,
 };
 
+/// How the marks were learned of.
+const BY: Method = Method::RawTracepoint;
+
 fn rules() -> OomRules {
     OomRules::new(DomainFinder::new([], true, 0))
 }
 
 fn kill(rules: &mut OomRules, mark: OomMark) -> OomKill {
-    match rules.judge(mark, None) {
+    match rules.judge(mark, None, BY) {
         Verdict::Kill(kill) => *kill,
         other => panic!("no kill but {other:?}"),
     }
@@ -33,7 +36,7 @@ fn a_task_already_dying_is_no_kill() {
     let mut rules = rules();
     let mut dying = mark(1).of(10).levels([level(5, 1, 1), level(1, 0, 0)]);
     dying.real_kill = Some(false);
-    assert_eq!(rules.judge(dying, None), Verdict::AlreadyDying);
+    assert_eq!(rules.judge(dying, None, BY), Verdict::AlreadyDying);
     assert_eq!(rules.counts(), Counts { already_dying: 1, ..Counts::default() });
 }
 
@@ -42,9 +45,9 @@ fn the_kill_that_follows_a_dying_task_still_finds_its_domain() {
     let mut rules = rules();
     let mut dying = mark(1).of(10).levels([level(5, 1, 1), level(1, 0, 0)]);
     dying.real_kill = Some(false);
-    rules.judge(dying, None);
+    rules.judge(dying, None, BY);
     let killed = kill(&mut rules, mark(2).of(11).levels([level(5, 1, 1), level(1, 0, 0)]));
-    assert!(matches!(killed.domain, Domain::Cgroup { key: CgroupKey { id: 5, .. }, .. }));
+    assert!(matches!(killed.domain, Domain::Cgroup { key: Some(CgroupKey { id: 5, .. }), .. }));
 }
 
 #[test]
@@ -54,7 +57,7 @@ fn a_second_thread_is_no_second_kill() {
     let mut second = mark(2).of(10).levels([level(5, 1, 1), level(1, 0, 0)]);
     second.real_kill = Some(false);
     second.victim.pid = Some(12);
-    assert_eq!(rules.judge(second, None), Verdict::Duplicate);
+    assert_eq!(rules.judge(second, None, BY), Verdict::Duplicate);
     assert_eq!(rules.counts().kills, 1);
 }
 
@@ -134,7 +137,7 @@ fn the_domain_has_its_path() {
     let mut rules = rules();
     let place = Arc::new(Place { path: Arc::from("/a/b/c"), owner: Owner::Cgroup });
     let levels = [level(9, 3, 0), level(8, 2, 1), level(7, 1, 0), level(1, 0, 0)];
-    let Verdict::Kill(killed) = rules.judge(mark(1).of(10).levels(levels), Some(place)) else { panic!("no kill") };
+    let Verdict::Kill(killed) = rules.judge(mark(1).of(10).levels(levels), Some(place), BY) else { panic!("no kill") };
     let Domain::Cgroup { path, .. } = killed.domain else { panic!("no cgroup") };
     assert_eq!(path.as_deref(), Some("/a/b"));
 }
@@ -147,7 +150,7 @@ proptest! {
         for (index, (tgid, real, events)) in marks.into_iter().enumerate() {
             let mut mark = mark(index as u64 + 1).of(tgid).levels([grouped(level(5, 1, events)), level(1, 0, 0)]);
             mark.real_kill = Some(real);
-            rules.judge(mark, None);
+            rules.judge(mark, None, BY);
         }
         let counts = rules.counts();
         prop_assert_eq!(counts.kills + counts.already_dying + counts.duplicates, total);
@@ -162,7 +165,7 @@ proptest! {
             kill(&mut rules, mark(1).of(tgid));
         }
         prop_assert!(rules.told.len() <= REMEMBERED_PROCESSES);
-        prop_assert_eq!(rules.judge(mark(2).of(count - 1), None), Verdict::Duplicate);
+        prop_assert_eq!(rules.judge(mark(2).of(count - 1), None, BY), Verdict::Duplicate);
     }
 }
 

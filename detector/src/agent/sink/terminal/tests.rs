@@ -1,10 +1,13 @@
 //! The table as it looks, at several widths.
 
+use std::time::Duration;
+
 use insta::assert_snapshot;
 
 use super::*;
 use crate::agent::{
-    problem::{Incident, Limit},
+    decode::event::{Holder, Lock, LockKind},
+    problem::{Frame, Incident, Limit},
     sink::fixture,
 };
 
@@ -174,6 +177,116 @@ fn a_resized_window_counts_from_the_next_batch() {
     assert_eq!(widths, [80, 200]);
 }
 
+/// The life of a hang, and hangs of which less is known.
+fn hangs() -> Vec<Hang> {
+    let hang = fixture::hang();
+    let mut likely = hang.clone();
+    if let Some(Some(lock)) = &mut likely.event.lock {
+        lock.kind = LockKind::RwsemWriter;
+        lock.holder = lock.holder.map(|holder| Holder { likely: true, ..holder });
+    }
+    let mut free = hang.clone();
+    (free.event.lock, free.event.task.pid) = (Some(None), free.event.task.tgid);
+    let mut nobody = hang.clone();
+    nobody.event.lock = nobody.event.lock.map(|lock| lock.map(|lock| Lock { holder: None, ..lock }));
+    vec![
+        hang.clone(),
+        Hang { state: HangState::Sustained, hung: Duration::from_secs(135), ..hang.clone() },
+        Hang { state: HangState::Ran, hung: Duration::from_secs(150), ..hang.clone() },
+        Hang { state: HangState::Exited, hung: Duration::from_secs(9000), ..hang },
+        likely,
+        free,
+        nobody,
+        fixture::unknown_hang(),
+    ]
+}
+
+fn hang_rows(screen: Screen, stacks: bool) -> String {
+    let mut sink = Terminal::new(Vec::new(), Vec::new(), screen, fixture::UNITS).with_stacks(stacks);
+    sink.started(&fixture::started()).expect("a Vec takes all");
+    for hang in hangs() {
+        sink.transition(&Transition::HungTask(Box::new(hang))).expect("a Vec takes all");
+    }
+    String::from_utf8(sink.table).expect("the table is UTF-8")
+}
+
+#[test]
+fn hangs_in_80_columns() {
+    let table = hang_rows(NARROW, false);
+    assert!(table.lines().all(|line| columns(line) <= 80), "{table}");
+    assert_snapshot!(table, @r"
+    TIME UTC PROCESS           MEMORY LIMIT             KIND  WHERE
+    22:15:00 app[4242]           12 s mutex side…[4300] hangs …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]         2m 15s mutex side…[4300] still …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]         2m 30s mutex side…[4300] ran   …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]         2h 30m mutex side…[4300] gone  …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]           12 s rwsem side…[4300] hangs …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]           12 s in __mutex_lock   hangs …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]           12 s mutex             hangs …t-7d9c6b5f4-x2v8k/app
+    22:15:00 ?                   12 s ?                 hangs ?
+    ");
+}
+
+#[test]
+fn stacks_stand_below_hangs_that_begin_and_are_cut_at_the_width() {
+    let table = hang_rows(NARROW, true);
+    assert!(table.lines().all(|line| columns(line) <= 80), "{table}");
+    assert_snapshot!(table, @r"
+    TIME UTC PROCESS           MEMORY LIMIT             KIND  WHERE
+    22:15:00 app[4242]           12 s mutex side…[4300] hangs …t-7d9c6b5f4-x2v8k/app
+             thread worker[4243]
+             waits for a mutex, held by flush[4301] in shop/cart-7d9c6b5f4-x2v8k/si…
+             __mutex_lock.constprop.0+0x2f4
+             ext4_map_blocks+0x12 [ext4]
+             ?
+    22:15:00 app[4242]         2m 15s mutex side…[4300] still …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]         2m 30s mutex side…[4300] ran   …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]         2h 30m mutex side…[4300] gone  …t-7d9c6b5f4-x2v8k/app
+    22:15:00 app[4242]           12 s rwsem side…[4300] hangs …t-7d9c6b5f4-x2v8k/app
+             thread worker[4243]
+             waits for a rwsem, last seen held by flush[4301] in shop/cart-7d9c6b5f…
+             __mutex_lock.constprop.0+0x2f4
+             ext4_map_blocks+0x12 [ext4]
+             ?
+    22:15:00 app[4242]           12 s in __mutex_lock   hangs …t-7d9c6b5f4-x2v8k/app
+             __mutex_lock.constprop.0+0x2f4
+             ext4_map_blocks+0x12 [ext4]
+             ?
+    22:15:00 app[4242]           12 s mutex             hangs …t-7d9c6b5f4-x2v8k/app
+             thread worker[4243]
+             waits for a mutex
+             __mutex_lock.constprop.0+0x2f4
+             ext4_map_blocks+0x12 [ext4]
+             ?
+    22:15:00 ?                   12 s ?                 hangs ?
+    ");
+}
+
+#[test]
+fn a_hang_with_its_stack_on_a_wide_screen() {
+    let table = hang_rows(WIDE, true);
+    assert_snapshot!(table.lines().take(7).collect::<Vec<_>>().join("\n"), @r"
+    TIME UTC  PROCESS                      MEMORY  LIMIT              KIND   WHERE
+    22:15:00  app[4242]                      12 s  mutex side…[4300]  hangs  shop/cart-7d9c6b5f4-x2v8k/app
+              thread worker[4243]
+              waits for a mutex, held by flush[4301] in shop/cart-7d9c6b5f4-x2v8k/sidecar
+              __mutex_lock.constprop.0+0x2f4
+              ext4_map_blocks+0x12 [ext4]
+              ?
+    ");
+}
+
+#[test]
+fn a_symbol_cannot_steer_the_terminal() {
+    let mut hang = fixture::hang();
+    hang.event.lock = None;
+    hang.stack = vec![Frame { symbol: Some("\x1b[2Jf".into()), offset: 1, module: Some("\x07".into()) }];
+    let mut sink = Terminal::new(Vec::new(), Vec::new(), WIDE, fixture::UNITS).with_stacks(true);
+    sink.transition(&Transition::HungTask(Box::new(hang))).expect("a Vec takes all");
+    let table = String::from_utf8(sink.table).expect("the table is UTF-8");
+    assert!(!table.contains('\x1b') && !table.contains('\x07'), "{table:?}");
+}
+
 #[test]
 fn banner_notices_and_closing_line_stand_beside_the_table() {
     let summary = Summary {
@@ -182,6 +295,8 @@ fn banner_notices_and_closing_line_stand_beside_the_table() {
         already_dying: 2,
         duplicates: 1,
         unresolved: 1,
+        hangs: 2,
+        hangs_open: 1,
         lost: 5,
         lost_ring: BTreeMap::from([("oom_mark", 3), ("cgroup_made", 0)]),
         lost_decode: BTreeMap::from([("short", 2)]),
@@ -198,10 +313,10 @@ fn banner_notices_and_closing_line_stand_beside_the_table() {
     });
     assert_eq!(table.lines().count(), 1, "{table}");
     assert_snapshot!(beside, @r"
-    watching OOM kills of Linux 6.12.48 by fentry; 131 cgroups known; Ctrl-C ends
+    watching Linux 6.12.48: OOM kills by fentry, hung tasks by btf_tracepoint; 131 cgroups known; Ctrl-C ends
     notice: source ring_full, 2 times: the ring of OOM kills was full
     notice: source ring_full: odd�name
-    seen 3 kills in 1 incident, 2 already dying, 1 duplicate, unresolved 1, lost 5 (ring: oom_mark 3; decode: short 2); the kernel counted 7, difference 4 (/a/b 4)
-    seen 0 kills in 0 incidents, 0 already dying, 0 duplicates, unresolved 0, lost 0; the kernel's count is unknown
+    seen 3 kills in 1 incident, 2 already dying, 1 duplicate, 2 hangs (1 open), unresolved 1, lost 5 (ring: oom_mark 3; decode: short 2); the kernel counted 7, difference 4 (/a/b 4)
+    seen 0 kills in 0 incidents, 0 already dying, 0 duplicates, 0 hangs (0 open), unresolved 0, lost 0; the kernel's count is unknown
     ");
 }

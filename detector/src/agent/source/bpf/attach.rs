@@ -1,199 +1,225 @@
-//! The ladder: which programs are attached, by what the running kernel offers.
+//! Attaches the rungs of `rung.rs`, and takes them off again.
 //!
-//! ```text
-//! always            cgroup_mkdir, cgroup_rename, cgroup_rmdir      raw tracepoints
-//!                   signal_generate, mark_victim                   raw tracepoints
-//!                   mm_vmscan_{direct,memcg}_reclaim_begin         raw tracepoints
-//! fentry            + oom_kill_process by trampoline
-//! kprobe            + oom_kill_process by kprobe
-//! raw_tracepoint    nothing more: the last reclaim and the walk of each mark stand in for the decision
-//! ```
-//!
-//! No step is chosen by the kernel's version: each is tried, best first, and a refusal leads to the next one.
+//! No rung is chosen by the kernel's version: each is tried, best first, and a refusal leads to the next one.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, RawFd},
+};
 
 use aya::{
-    Btf, BtfError, Ebpf, Endianness,
-    programs::{FEntry, KProbe, ProgramError, RawTracePoint},
+    Btf, Ebpf, Endianness,
+    programs::{
+        BtfTracePoint, FEntry, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
+        links::{FdLink, LinkError},
+    },
 };
-use thiserror::Error;
 
+pub use super::attach_error::{AttachError, Refusal};
 use super::{
-    btf_minimal::{MinimalError, minimal_for},
-    offsets::{OOM_KILL_PROCESS, Offsets},
+    event_fields::EventFields,
+    link::{Held, Link, next_descriptor},
+    offsets::{HANG_PROTOTYPE, OOM_KILL_PROCESS, Offsets},
+    rung::{CGROUP_LIFE, Hook, Part, Rung, rung},
 };
-use crate::agent::options::OomMethod;
+use crate::agent::{
+    options::{Detector, Method},
+    source::btf::minimal::{Named, minimal_for},
+};
 
-/// What is attached, and why nothing better is.
-#[derive(Debug)]
-pub struct Attached {
-    /// Method in use.
-    pub method: OomMethod,
-    /// Better methods that this kernel refused, with the reason.
-    pub refused: Vec<(OomMethod, AttachError)>,
+/// Programs attached to the running kernel. Dropping it takes all of them off.
+pub(super) struct Attached {
+    links: Vec<Link>,
 }
 
-/// Why a program could not be attached.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// The object has no such program: kernel side and user side are not of one build.
-    #[error("the kernel object has no program {0}")]
-    Missing(&'static str),
-    /// The kernel refused the program.
-    #[error("loading program {program}")]
-    Load {
-        /// Name of the program.
-        program: &'static str,
-        /// Why, with the verifier's log.
-        #[source]
-        source: ProgramError,
-    },
-    /// The kernel refused to call the program.
-    #[error("attaching program {program} to {hook}")]
-    Attach {
-        /// Name of the program.
-        program: &'static str,
-        /// Hook that it was to be attached to.
-        hook: &'static str,
-        /// Why.
-        #[source]
-        source: ProgramError,
-    },
-    /// The method that was asked for.
-    #[error(
-        "this kernel refuses method `{method}`, which was asked for; without `--method` the best one that works is taken"
-    )]
-    Forced {
-        /// The method.
-        method: OomMethod,
-        /// Why.
-        #[source]
-        source: Box<AttachError>,
-    },
-    /// The running kernel has no such function.
-    #[error("the running kernel has no function {0} in its BTF")]
-    NoFunction(&'static str),
-    /// The BTF with which the function is named to the loader could not be made.
-    #[error("naming function {OOM_KILL_PROCESS} to the loader")]
-    Minimal(#[from] MinimalError),
-    /// The loader refused that BTF.
-    #[error("naming function {OOM_KILL_PROCESS} to the loader")]
-    Btf(#[from] BtfError),
+/// What the kernel tells of itself.
+#[derive(Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) offsets: &'a Offsets,
+    pub(super) fields: &'a EventFields,
 }
 
-impl AttachError {
-    /// Whether the kernel found the program to be of the wrong form for its hook.
-    fn is_invalid_argument(&self) -> bool {
-        let Self::Attach { source: ProgramError::SyscallError(error), .. } = self else { return false };
-        error.io_error.kind() == io::ErrorKind::InvalidInput
+impl Attached {
+    /// Nothing yet.
+    pub(super) const fn none() -> Self {
+        Self { links: Vec::new() }
+    }
+
+    /// Attaches what learns the paths of cgroups, by the best method that works, which it returns.
+    ///
+    /// # Errors
+    /// Why the last way was refused; then nothing of it is attached.
+    pub(super) fn cgroup_life(&mut self, ebpf: &mut Ebpf, facts: Facts<'_>) -> Result<Method, AttachError> {
+        let mut refused = None;
+        for (method, rung) in CGROUP_LIFE {
+            match self.rung(ebpf, facts, None, rung) {
+                Ok(_) => return Ok(*method),
+                // That the kernel does not tell its types explains more than what came of it.
+                Err(error) => refused = refused.or(Some(error)),
+            }
+            self.detach_cgroup_life(ebpf);
+        }
+        Err(refused.unwrap_or(AttachError::Missing("cgroup_mkdir")))
+    }
+
+    /// Takes off what learns the paths of cgroups.
+    pub(super) fn detach_cgroup_life(&mut self, ebpf: &mut Ebpf) {
+        self.links.retain(|link| link.detector.is_some());
+        unload(ebpf, CGROUP_LIFE.iter().map(|(_, rung)| *rung));
+    }
+
+    /// Attaches `method` of `detector`. What it can do without and the kernel refused is returned.
+    ///
+    /// # Errors
+    /// If the kernel refuses what the method needs. Some of its programs may be attached by then.
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        facts: Facts<'_>,
+        detector: Detector,
+        method: Method,
+    ) -> Result<Vec<AttachError>, AttachError> {
+        let rung = rung(detector, method).ok_or(AttachError::NoPrograms(method))?;
+        self.rung(ebpf, facts, Some(detector), rung)
+    }
+
+    /// Takes all programs of a detector off and unloads them, so that they may be loaded again.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf, detector: Detector) {
+        self.links.retain(|link| link.detector != Some(detector));
+        unload(ebpf, detector.methods().iter().filter_map(|method| rung(detector, *method)));
+    }
+
+    /// Programs and what they are attached to.
+    pub(super) fn programs(&self) -> Vec<(&'static str, Hook)> {
+        self.links.iter().map(|link| (link.program, link.hook)).collect()
+    }
+
+    /// Links that hold their program no more: detector, program, hook.
+    pub(super) fn broken(&self) -> impl Iterator<Item = (Option<Detector>, &'static str, Hook)> {
+        self.links.iter().filter(|link| link.is_broken()).map(|link| (link.detector, link.program, link.hook))
+    }
+
+    fn rung(
+        &mut self,
+        ebpf: &mut Ebpf,
+        facts: Facts<'_>,
+        detector: Option<Detector>,
+        rung: &'static Rung,
+    ) -> Result<Vec<AttachError>, AttachError> {
+        facts.offsets.require(rung.offsets)?;
+        facts.fields.require(rung.fields)?;
+        let mut refused = Vec::new();
+        for part in rung.parts {
+            match attach_part(ebpf, facts.offsets, part) {
+                Ok((program, held)) => self.links.push(Link::new(detector, program, part.hook, held)),
+                Err(error) if part.optional => refused.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
     }
 }
 
-/// Attaches the programs that learn the paths of cgroups. Must come before the cgroups are walked, so that none falls
-/// between.
-///
-/// # Errors
-/// If the kernel refuses one of them.
-pub fn cgroup_life(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    for hook in ["cgroup_mkdir", "cgroup_rename", "cgroup_rmdir"] {
-        raw_tracepoint(ebpf, hook, hook)?;
-    }
-    Ok(())
-}
-
-/// Attaches the programs that see OOM kills, by `forced` or the best method that the kernel offers.
-///
-/// # Errors
-/// If `forced` is refused, or no method works.
-pub fn oom(ebpf: &mut Ebpf, offsets: &Offsets, forced: Option<OomMethod>) -> Result<Attached, AttachError> {
-    let (method, mut refused) = best_decision(ebpf, offsets, forced)?;
-    // What is remembered for the mark comes before it: without its signal a mark would read "already dying".
-    match reclaim(ebpf) {
-        // The other methods name the decision themselves.
-        Err(error) if method != OomMethod::RawTracepoint => refused.push((OomMethod::RawTracepoint, error)),
-        other => other?,
-    }
-    raw_tracepoint(ebpf, "signal_generate", "signal_generate")?;
-    mark_victim(ebpf)?;
-    Ok(Attached { method, refused })
-}
-
-/// What the trigger tried before a kill.
-fn reclaim(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    raw_tracepoint(ebpf, "reclaim_machine", "mm_vmscan_direct_reclaim_begin")?;
-    raw_tracepoint(ebpf, "reclaim_cgroup", "mm_vmscan_memcg_reclaim_begin")
-}
-
-fn best_decision(
-    ebpf: &mut Ebpf,
-    offsets: &Offsets,
-    forced: Option<OomMethod>,
-) -> Result<(OomMethod, Vec<(OomMethod, AttachError)>), AttachError> {
-    if let Some(method) = forced {
-        let forced = |error| AttachError::Forced { method, source: Box::new(error) };
-        return decision(ebpf, offsets, method).map(|()| (method, Vec::new())).map_err(forced);
-    }
-    let mut refused = Vec::new();
-    for method in OomMethod::ALL {
-        match decision(ebpf, offsets, method) {
-            Ok(()) => return Ok((method, refused)),
-            Err(error) => refused.push((method, error)),
+/// Attaches the first program of the part that has the right form for the hook.
+fn attach_part(ebpf: &mut Ebpf, offsets: &Offsets, part: &Part) -> Result<(&'static str, Held), AttachError> {
+    let mut last = AttachError::Missing("any");
+    for program in part.programs {
+        match attach_program(ebpf, offsets, program, part.hook) {
+            Ok(held) => return Ok((program, held)),
+            Err(error) => last = error,
+        }
+        unload_program(ebpf, program);
+        if !last.is_invalid_argument() {
+            break;
         }
     }
-    // The last method has the fewest needs: its refusal is the one to tell.
-    Err(refused.pop().map_or(AttachError::Missing("oom_decision_fentry"), |(_, error)| error))
+    Err(last)
 }
 
-/// Attaches to `mark_victim` by the prototype that the running kernel has: it refuses (EINVAL) a program that reads more
-/// arguments than the tracepoint has.
-fn mark_victim(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    match raw_tracepoint(ebpf, "mark_victim_task", "mark_victim") {
-        Err(error) if error.is_invalid_argument() => raw_tracepoint(ebpf, "mark_victim_pid", "mark_victim"),
-        other => other,
+fn attach_program(ebpf: &mut Ebpf, offsets: &Offsets, name: &'static str, hook: Hook) -> Result<Held, AttachError> {
+    let refused = |source| AttachError::Attach { program: name, hook, source: Box::new(source) };
+    match hook {
+        Hook::Raw(tracepoint) => {
+            let program: &mut RawTracePoint = program(ebpf, name)?;
+            loaded(name, program.load())?;
+            let link = program.attach(tracepoint).and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(Held::link(FdLink::from(link)))
+        }
+        Hook::Typed(tracepoint) => {
+            let id = offsets.hang_prototype().ok_or(AttachError::NoFunction(HANG_PROTOTYPE))?;
+            let btf = Btf::parse(&minimal_for(Named::Typedef, HANG_PROTOTYPE, id)?, Endianness::default())?;
+            let program: &mut BtfTracePoint = program(ebpf, name)?;
+            loaded(name, program.load(tracepoint, &btf))?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(Held::link(FdLink::from(link)))
+        }
+        Hook::Entry(function) => {
+            let id = offsets.oom_kill_process().ok_or(AttachError::NoFunction(OOM_KILL_PROCESS))?;
+            let btf = Btf::parse(&minimal_for(Named::Function, function, id)?, Endianness::default())?;
+            let program: &mut FEntry = program(ebpf, name)?;
+            loaded(name, program.load(function, &btf))?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            Ok(Held::link(FdLink::from(link)))
+        }
+        Hook::Kprobe(function) => {
+            let program: &mut KProbe = program(ebpf, name)?;
+            loaded(name, program.load())?;
+            let descriptor = program.fd().ok().and_then(|fd| next_descriptor(fd.as_fd()));
+            let link = program.attach(function, 0).and_then(|id| program.take_link(id)).map_err(refused)?;
+            held_by_perf(link, descriptor).map_err(refused)
+        }
+        Hook::Event(category, event) => {
+            let program: &mut TracePoint = program(ebpf, name)?;
+            loaded(name, program.load())?;
+            let descriptor = program.fd().ok().and_then(|fd| next_descriptor(fd.as_fd()));
+            let link = program.attach(category, event).and_then(|id| program.take_link(id)).map_err(refused)?;
+            held_by_perf(link, descriptor).map_err(refused)
+        }
     }
 }
 
-fn decision(ebpf: &mut Ebpf, offsets: &Offsets, method: OomMethod) -> Result<(), AttachError> {
-    match method {
-        OomMethod::Fentry => decision_by_fentry(ebpf, offsets),
-        OomMethod::Kprobe => decision_by_kprobe(ebpf),
-        OomMethod::RawTracepoint => Ok(()),
+/// What holds a program to a perf event: a link where the kernel has them (Linux 5.15), else the event itself.
+fn held_by_perf<L: 'static>(link: L, descriptor: Option<RawFd>) -> Result<Held, ProgramError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    if aya::features().bpf_perf_link() {
+        let link = FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
+        return Ok(Held::link(link));
+    }
+    Ok(Held::perf(Box::new(link), descriptor))
+}
+
+/// A program may serve two hooks: then it is loaded by the first.
+fn loaded(program: &'static str, outcome: Result<(), ProgramError>) -> Result<(), AttachError> {
+    match outcome {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(source) => Err(AttachError::Load { program, source: Box::new(source) }),
     }
 }
 
-fn decision_by_fentry(ebpf: &mut Ebpf, offsets: &Offsets) -> Result<(), AttachError> {
-    const PROGRAM: &str = "oom_decision_fentry";
-    let id = offsets.oom_kill_process().ok_or(AttachError::NoFunction(OOM_KILL_PROCESS))?;
-    // The loader takes the id of the function from a BTF that it parses whole. One in which this function alone is real
-    // spares it 120,000 types.
-    let btf = Btf::parse(&minimal_for(OOM_KILL_PROCESS, id)?, Endianness::default())?;
-    let program: &mut FEntry = program(ebpf, PROGRAM)?;
-    program.load(OOM_KILL_PROCESS, &btf).map_err(|source| AttachError::Load { program: PROGRAM, source })?;
-    let attached = program.attach();
-    attached.map_err(|source| AttachError::Attach { program: PROGRAM, hook: OOM_KILL_PROCESS, source })?;
-    Ok(())
+fn unload<'a>(ebpf: &mut Ebpf, rungs: impl Iterator<Item = &'a Rung>) {
+    for program in rungs.flat_map(|rung| rung.parts).flat_map(|part| part.programs) {
+        unload_program(ebpf, program);
+    }
 }
 
-fn decision_by_kprobe(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    const PROGRAM: &str = "oom_decision_kprobe";
-    let program: &mut KProbe = program(ebpf, PROGRAM)?;
-    program.load().map_err(|source| AttachError::Load { program: PROGRAM, source })?;
-    let attached = program.attach(OOM_KILL_PROCESS, 0);
-    attached.map_err(|source| AttachError::Attach { program: PROGRAM, hook: OOM_KILL_PROCESS, source })?;
-    Ok(())
-}
-
-fn raw_tracepoint(ebpf: &mut Ebpf, name: &'static str, hook: &'static str) -> Result<(), AttachError> {
-    let program: &mut RawTracePoint = program(ebpf, name)?;
-    program.load().map_err(|source| AttachError::Load { program: name, source })?;
-    program.attach(hook).map_err(|source| AttachError::Attach { program: name, hook, source })?;
-    Ok(())
+/// Unloads a program that no link holds; nothing if it is not loaded.
+fn unload_program(ebpf: &mut Ebpf, name: &str) {
+    // The only refusal is that it is not loaded.
+    match ebpf.program_mut(name) {
+        Some(Program::RawTracePoint(program)) => program.unload().ok(),
+        Some(Program::BtfTracePoint(program)) => program.unload().ok(),
+        Some(Program::FEntry(program)) => program.unload().ok(),
+        Some(Program::KProbe(program)) => program.unload().ok(),
+        Some(Program::TracePoint(program)) => program.unload().ok(),
+        _ => None,
+    };
 }
 
 fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, AttachError>
 where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+    &'a mut T: TryFrom<&'a mut Program>,
 {
     ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(AttachError::Missing(name))
 }

@@ -21,6 +21,17 @@ pub struct Dropped {
     pub count: u64,
 }
 
+/// Records of one kind since the object was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Name of the kind.
+    pub kind: &'static str,
+    /// Records that reached their ring.
+    pub written: u64,
+    /// Records that found it full.
+    pub dropped: u64,
+}
+
 /// Why the counters cannot be read.
 #[derive(Debug, Error)]
 pub enum HealthError {
@@ -53,6 +64,20 @@ impl Health {
             if let (Some(kind), 1..) = (kind.name(), count) {
                 all.push(Dropped { kind, count });
             }
+        }
+        Ok(all)
+    }
+
+    /// Records of every kind, those that were never written too.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn traffic(&self) -> Result<Vec<Traffic>, HealthError> {
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            let Some(name) = kind.name() else { continue };
+            let (written, dropped) = (self.sum(counter::written(kind))?, self.sum(counter::dropped(kind))?);
+            all.push(Traffic { kind: name, written, dropped });
         }
         Ok(all)
     }

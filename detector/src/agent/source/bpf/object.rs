@@ -1,11 +1,13 @@
 //! The kernel object inside this program, and loading its maps.
 
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use std::io;
+
+use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError};
 use detector_common::offset::ABSENT;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use super::offsets::Offsets;
+use super::{event_fields::EventFields, offsets::Offsets};
 
 /// The object, aligned as the ELF reader wants it; empty in a build without the kernel side.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf.o"));
@@ -16,7 +18,10 @@ pub enum ObjectError {
     /// A plain `cargo build` has no kernel side to embed.
     #[error("this binary was built without its kernel side; build one that can watch with `cargo xtask build`")]
     Stub,
-    /// The kernel refused a map, or the object is damaged.
+    /// The kernel refused a map. Which one comes first differs from run to run.
+    #[error("creating the maps of the kernel object")]
+    Maps(#[source] io::Error),
+    /// The kernel refused it otherwise, or the object is damaged.
     #[error("loading the maps of the kernel object")]
     Load(#[source] EbpfError),
 }
@@ -27,12 +32,15 @@ pub fn is_embedded() -> bool {
     !OBJECT.is_empty()
 }
 
-/// Creates the maps and places `offsets` and the number of the hierarchy that memory is accounted in. No program is
-/// loaded yet.
+/// Bytes of a kilobyte as the kernel counts it, as a power of 2.
+const KILOBYTE_SHIFT: u32 = 10;
+
+/// Creates the maps and places `offsets`, `fields`, the size of a page and the number of the hierarchy that memory is
+/// accounted in. No program is loaded yet.
 ///
 /// # Errors
 /// If this build has no kernel side, or the kernel refuses a map.
-pub fn load(offsets: &Offsets, memory_hierarchy: u32) -> Result<Ebpf, ObjectError> {
+pub fn load(offsets: &Offsets, fields: &EventFields, memory_hierarchy: u32) -> Result<Ebpf, ObjectError> {
     if !is_embedded() {
         return Err(ObjectError::Stub);
     }
@@ -41,16 +49,26 @@ pub fn load(offsets: &Offsets, memory_hierarchy: u32) -> Result<Ebpf, ObjectErro
         debug_assert_ne!(*value, ABSENT, "{name}");
         loader.override_global(name, value, true);
     }
+    let fields: Vec<_> = fields.values().collect();
+    for (name, value) in &fields {
+        loader.override_global(name, value, true);
+    }
+    let page_shift = rustix::param::page_size().trailing_zeros().saturating_sub(KILOBYTE_SHIFT);
+    loader.override_global("PAGE_KILOBYTES_SHIFT", &page_shift, true);
     loader.override_global("MEMORY_HIERARCHY", &memory_hierarchy, true);
-    loader.load(OBJECT).map_err(ObjectError::Load)
+    loader.load(OBJECT).map_err(|error| match error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => ObjectError::Maps(io_error),
+        other => ObjectError::Load(other),
+    })
 }
 
 /// A loader that knows no BTF of the kernel, which it would need for CO-RE relocations alone: the object has none.
 ///
 /// `EbpfLoader::new` of aya 0.14 parses the 120,000 types of the kernel before it can be told not to (80 ms and 40 MB;
 /// later versions parse when needed). It goes on without them if the file cannot be opened, and so it is given no
-/// descriptor to open it with. Nothing else runs in this process yet.
-fn loader() -> EbpfLoader<'static> {
+/// descriptor to open it with. Nothing else runs in this process yet: the thread that reads containers' names starts with
+/// the first of them, after the probes.
+fn loader<'a>() -> EbpfLoader<'a> {
     let limits = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limits.maximum };
     let lowered = setrlimit(Resource::Nofile, none).is_ok();

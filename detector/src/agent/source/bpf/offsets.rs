@@ -4,11 +4,7 @@ use std::{io, path::Path};
 
 use thiserror::Error;
 
-use super::{
-    btf::{Btf, BtfError},
-    btf_lookup::LookupError,
-};
-use crate::agent::source::btf_file::BtfFile;
+use crate::agent::source::btf::{Btf, BtfError, LookupError, file::BtfFile};
 
 /// Where the kernel tells its own types (`CONFIG_DEBUG_INFO_BTF`), below the root of the file system.
 pub const VMLINUX_BTF: &str = "sys/kernel/btf/vmlinux";
@@ -19,12 +15,33 @@ const WORD: i64 = 8;
 /// Function that decides on an OOM kill.
 pub const OOM_KILL_PROCESS: &str = "oom_kill_process";
 
+/// Prototype of the tracepoint that tells of hung tasks.
+pub const HANG_PROTOTYPE: &str = "btf_trace_sched_process_hang";
+
 /// Offsets found and missing.
 #[derive(Debug, Default)]
 pub struct Offsets {
+    /// `None` where the kernel tells nothing of its types.
+    known: Option<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     values: Vec<(&'static str, u32)>,
     missing: Vec<(&'static str, LookupError)>,
     oom_kill_process: Option<u32>,
+    hang_prototype: Option<u32>,
+}
+
+/// Why a field cannot be read.
+#[derive(Clone, Debug, Error)]
+pub enum OffsetError {
+    /// Nothing is known of any field.
+    #[error("looking up {0}: the running kernel tells nothing of its types (no /sys/kernel/btf/vmlinux)")]
+    NoBtf(&'static str),
+    /// This field is missing.
+    #[error(transparent)]
+    Missing(#[from] LookupError),
 }
 
 /// Why the kernel's types could not be read.
@@ -104,7 +121,18 @@ const RULES: &[(&str, Rule)] = &[
     ("OC_GFP", Rule::Member("oom_control", &["gfp_mask"])),
     ("OC_ORDER", Rule::Member("oom_control", &["order"])),
     ("OC_CHOSEN", Rule::Member("oom_control", &["chosen"])),
+    ("TASK_NVCSW", Rule::Member("task_struct", &["nvcsw"])),
+    ("TASK_NIVCSW", Rule::Member("task_struct", &["nivcsw"])),
+    ("TASK_LAST_SWITCH", Rule::Member("task_struct", &["last_switch_time"])),
+    ("TASK_BLOCKER", Rule::Member("task_struct", &["blocker"])),
+    ("MUTEX_OWNER", Rule::Member("mutex", &["owner"])),
+    ("SEMAPHORE_HOLDER", Rule::Member("semaphore", &["last_holder"])),
+    ("RWSEM_OWNER", Rule::Member("rw_semaphore", &["owner"])),
 ];
+
+/// Fields that many kernels are without, so that nobody needs to be told: `CONFIG_DETECT_HUNG_TASK_BLOCKER`, Linux 6.16.
+/// Where they are missing the lock of a hung task is unknown.
+const OFTEN_MISSING: &[&str] = &["TASK_BLOCKER", "SEMAPHORE_HOLDER"];
 
 impl Offsets {
     /// Reads the types of the running kernel below `root`, which is `/` but for tests.
@@ -124,35 +152,84 @@ impl Offsets {
     /// If the blob is damaged.
     pub fn find(bytes: &[u8]) -> Result<Self, BtfError> {
         let btf = Btf::parse(bytes, &wanted_names())?;
-        let mut offsets = Self::default();
+        let mut known = Known::default();
         for (name, rule) in RULES {
             match apply(&btf, rule) {
-                Ok(value) => offsets.values.push((name, value)),
-                Err(error) => offsets.missing.push((name, error)),
+                Ok(value) => known.values.push((name, value)),
+                Err(error) => known.missing.push((name, error)),
             }
         }
-        offsets.oom_kill_process = btf.function_id(OOM_KILL_PROCESS).ok();
-        Ok(offsets)
+        known.oom_kill_process = btf.function_id(OOM_KILL_PROCESS).ok();
+        known.hang_prototype = btf.typedef_id(HANG_PROTOTYPE).ok();
+        Ok(Self { known: Some(known) })
+    }
+
+    /// What is known of a kernel that tells nothing of its types: nothing. Only methods that need no kernel structure
+    /// attach then.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self { known: None }
+    }
+
+    /// Whether the kernel tells of its types.
+    #[must_use]
+    pub const fn has_btf(&self) -> bool {
+        self.known.is_some()
     }
 
     /// Globals and their values, each of which the running kernel has.
     pub fn values(&self) -> &[(&'static str, u32)] {
-        &self.values
+        self.known.as_ref().map_or(&[], |known| &known.values)
     }
 
-    /// Globals whose field the running kernel lacks, and why.
-    pub fn missing(&self) -> &[(&'static str, LookupError)] {
-        &self.missing
+    /// Globals whose field the running kernel lacks though most have it, and why. None if nothing is known.
+    pub fn missing(&self) -> impl Iterator<Item = &(&'static str, LookupError)> {
+        let all = self.known.iter().flat_map(|known| &known.missing);
+        all.filter(|(name, _)| !OFTEN_MISSING.contains(name))
     }
 
-    /// Id of the type of [`OOM_KILL_PROCESS`], if the kernel has that function.
-    pub const fn oom_kill_process(&self) -> Option<u32> {
-        self.oom_kill_process
+    /// Whether the kernel tells which lock a hung task waits for.
+    #[must_use]
+    pub fn tells_locks(&self) -> bool {
+        self.require(&["TASK_BLOCKER"]).is_ok()
+    }
+
+    /// Whether all these globals have a value.
+    ///
+    /// # Errors
+    /// Why the first that has none lacks it.
+    pub fn require(&self, globals: &[&'static str]) -> Result<(), OffsetError> {
+        let Some(first) = globals.first() else { return Ok(()) };
+        let known = self.known.as_ref().ok_or(OffsetError::NoBtf(first))?;
+        match known.missing.iter().find(|(name, _)| globals.contains(name)) {
+            Some((_, error)) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Id of the type of [`OOM_KILL_PROCESS`], if the kernel has that function and tells of it.
+    #[must_use]
+    pub fn oom_kill_process(&self) -> Option<u32> {
+        self.known.as_ref()?.oom_kill_process
+    }
+
+    /// Id of the type [`HANG_PROTOTYPE`], if the kernel has that tracepoint and tells of it.
+    #[must_use]
+    pub fn hang_prototype(&self) -> Option<u32> {
+        self.known.as_ref()?.hang_prototype
+    }
+}
+
+impl OffsetsError {
+    /// Whether the kernel has no such file at all, so that [`Offsets::unknown`] is all there is.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
 fn wanted_names() -> Vec<&'static str> {
-    let mut names = vec!["mm_struct", "percpu_counter", "mm_rss_stat", OOM_KILL_PROCESS];
+    let mut names = vec!["mm_struct", "percpu_counter", "mm_rss_stat", OOM_KILL_PROCESS, HANG_PROTOTYPE];
     for (_, rule) in RULES {
         match rule {
             Rule::Member(name, _) | Rule::Size(name) => names.push(name),
@@ -207,8 +284,27 @@ mod tests {
     }
 
     #[test]
+    fn of_a_kernel_without_types_nothing_is_known_and_each_need_says_so() {
+        let offsets = Offsets::unknown();
+        assert!(offsets.values().is_empty() && offsets.missing().next().is_none());
+        assert!(matches!(offsets.require(&["TASK_PID"]), Err(OffsetError::NoBtf("TASK_PID"))));
+        assert!(offsets.require(&[]).is_ok());
+    }
+
+    #[test]
+    fn what_many_kernels_lack_is_no_loss_but_still_not_there() {
+        let bytes: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/btf/linux-6.18.btf"));
+        let offsets = Offsets::find(bytes).expect("readable BTF");
+        // The kernel that it was cut from has them, but `struct semaphore` was not cut out.
+        assert!(offsets.missing().all(|(name, _)| *name != "SEMAPHORE_HOLDER"));
+        assert!(matches!(offsets.require(&["TASK_PID", "SEMAPHORE_HOLDER"]), Err(OffsetError::Missing(_))));
+        assert!(offsets.tells_locks() && offsets.require(&["TASK_PID"]).is_ok());
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let error = Offsets::read(Path::new("/nowhere")).expect_err("no such file");
+        assert!(error.is_absent());
         assert_eq!(
             error.to_string(),
             "reading the kernel's types from /nowhere/sys/kernel/btf/vmlinux; a kernel has them if built with \

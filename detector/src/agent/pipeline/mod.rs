@@ -1,0 +1,419 @@
+//! The stages behind the source, in order: decode, locate, judge, tell.
+//!
+//! Both rings are drained together, the bulk ring first, so that the path of a cgroup is known before a kill in it is
+//! told; where a kill is faster than that, the bulk ring is drained once more before the cgroup counts as unknown.
+
+mod completion;
+mod hangs;
+mod hung_task;
+mod kill;
+mod log;
+mod logged;
+mod losses;
+mod notices;
+mod reckoning;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use detector_common::{Kind, counter::Ring};
+
+pub use self::logged::Silent;
+use self::{
+    hangs::Hangs,
+    log::Log,
+    losses::Losses,
+    notices::Notices,
+    reckoning::{QUIET_ATTEMPTS, Reckoning},
+};
+use super::{
+    decode::{self, CgroupChange, CgroupKey, CgroupLife, DecodeError, KernelEvent},
+    locate::{LocateError, Locator, NameReader, Place, View, Worker},
+    options::{Detector, Method},
+    problem::{domain::DomainFinder, oom::OomRules},
+    sink::{Sink, Stage, Started, Summary},
+    source::{Records, task},
+    watch::AgentError,
+};
+use crate::clock::{self, BootClock, WallClock};
+
+/// Containers whose names are asked for between two batches of records.
+const NAMES_PER_BATCH: usize = 256;
+/// After records of cgroup life were lost the tree is walked again, but not more often than this.
+pub const WALK_INTERVAL_NS: u64 = 10 * 1_000_000_000;
+
+/// Whether the flow goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It does.
+    Waiting,
+    /// As many kills and hangs as were asked for have been told.
+    Enough,
+}
+
+/// Stages 2 to 5, and what they remember.
+pub struct Pipeline<'a> {
+    sink: &'a mut dyn Sink,
+    locator: Locator,
+    rules: OomRules,
+    hangs: Hangs,
+    reckoning: Reckoning,
+    notices: Notices,
+    losses: Losses,
+    log: Log,
+    /// How kills and hung tasks are learned of at present.
+    oom_method: Option<Method>,
+    hung_task_method: Option<Method>,
+    /// Kills, and tasks that begin to hang, still to be told, where the number is limited.
+    remaining: Option<u64>,
+    unresolved: u64,
+    /// Kills in a row that came without their decision, where a probe tells it.
+    undecided: u32,
+    last_walk_ns: u64,
+    /// When the rings were last read.
+    drained_ns: u64,
+    /// When a detector last changed its method: what was told just before, no program of the new one could see.
+    changed_ns: BTreeMap<Detector, u64>,
+    /// Records in a row that did not come although the log told of what they tell.
+    misses: BTreeMap<Detector, u32>,
+    /// Records of cgroup life were lost since the last walk.
+    walk_owed: bool,
+    clock: BootClock<'a>,
+    root: PathBuf,
+    /// Tasks can be looked up by the numbers that the kernel tells.
+    sees_tasks: bool,
+    /// The record in work, and the one of the bulk ring that is read meanwhile: kept for their memory.
+    record: Vec<u8>,
+    bulk_record: Vec<u8>,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Joins the stages for the machine seen through `root` (`/` for this machine) and learns its cgroups. The probes must
+    /// be attached before. `count`: end after so many kills and hangs.
+    ///
+    /// # Errors
+    /// If the hierarchy of memory cgroups cannot be found.
+    pub fn start(
+        sink: &'a mut dyn Sink,
+        root: &Path,
+        count: Option<u64>,
+        clock: BootClock<'a>,
+    ) -> Result<Self, LocateError> {
+        Self::start_with(sink, root, count, clock, Box::new(Worker::new(root)))
+    }
+
+    /// The same with another `reader` of the runtimes' files.
+    ///
+    /// # Errors
+    /// As [`Pipeline::start`].
+    pub fn start_with(
+        sink: &'a mut dyn Sink,
+        root: &Path,
+        count: Option<u64>,
+        clock: BootClock<'a>,
+        reader: Box<dyn NameReader>,
+    ) -> Result<Self, LocateError> {
+        let (locator, baselines) = Locator::start_with(root, reader)?;
+        // On cgroup v1 no file tells how often a limit led to the OOM killer.
+        let counters = locator.counters();
+        let whole = locator.hierarchy().view == View::Whole && counters.unreadable + counters.left_out == 0;
+        let complete = locator.hierarchy().number == 0 && whole;
+        let known = baselines.iter().filter_map(|baseline| Some((baseline.key.id, baseline.oom_events?)));
+        let rules = OomRules::new(DomainFinder::new(known, complete, clock()));
+        Ok(Self {
+            sink,
+            locator,
+            rules,
+            hangs: Hangs::new(root, clock::tick()),
+            log: Log::new(rustix::param::page_size() as u64, tick_ns(), logged::now(clock)),
+            reckoning: Reckoning::begin(root, &baselines, clock),
+            notices: Notices::default(),
+            losses: Losses::default(),
+            oom_method: None,
+            hung_task_method: None,
+            remaining: count,
+            unresolved: 0,
+            undecided: 0,
+            last_walk_ns: clock(),
+            drained_ns: clock(),
+            changed_ns: BTreeMap::new(),
+            misses: BTreeMap::new(),
+            walk_owed: false,
+            clock,
+            root: root.to_owned(),
+            sees_tasks: task::sees_the_machine(root),
+            record: Vec::new(),
+            bulk_record: Vec::new(),
+        })
+    }
+
+    /// Number of living cgroups that are known.
+    #[must_use]
+    pub fn cgroups(&self) -> u64 {
+        self.locator.sizes().0 as u64
+    }
+
+    /// Tells that the probes are attached.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn begin(&mut self, started: &Started) -> Result<(), AgentError> {
+        self.sink.started(started).map_err(AgentError::Output)?;
+        if self.locator.hierarchy().view == View::Part {
+            self.notices.add(Stage::Locate, "partial_view", 1, started.boot_ns, || {
+                let mount = self.locator.hierarchy().mount.display();
+                format!("{mount} shows a part of the cgroups only: those made before the start have no known path")
+            });
+        }
+        self.end_batch()
+    }
+
+    /// From now on times are told by this measurement.
+    pub fn set_wall_clock(&mut self, wall: WallClock) {
+        self.sink.set_wall_clock(wall);
+    }
+
+    /// From now on `detector` uses this method; `None`: it is blind or off.
+    pub fn set_method(&mut self, detector: Detector, method: Option<Method>) {
+        match detector {
+            Detector::Oom => self.oom_method = method,
+            Detector::HungTask => self.hung_task_method = method,
+        }
+    }
+
+    fn method_of(&self, detector: Detector) -> Option<Method> {
+        match detector {
+            Detector::Oom => self.oom_method,
+            Detector::HungTask => self.hung_task_method,
+        }
+    }
+
+    /// Gives notice of something. `kind` is one of a closed set of words.
+    pub fn note(&mut self, stage: Stage, kind: &'static str, message: impl FnOnce() -> String) {
+        self.notices.add(stage, kind, 1, (self.clock)(), message);
+    }
+
+    /// Whether as many happenings as were asked for have been told.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        if self.remaining == Some(0) { Progress::Enough } else { Progress::Waiting }
+    }
+
+    /// Reads all records that are ready and tells what they mean.
+    ///
+    /// # Errors
+    /// If the output cannot be written, or the kernel side does not tell what it lost.
+    pub fn drain(&mut self, records: &mut impl Records) -> Result<Progress, AgentError> {
+        self.drained_ns = (self.clock)();
+        self.drain_bulk(records);
+        let mut progress = self.progress();
+        while progress == Progress::Waiting && records.next(Ring::Precious, &mut self.record) {
+            progress = self.take(records)?;
+        }
+        // Before anything that is in no hurry: a reader waits for these lines.
+        self.sink.flush().map_err(AgentError::Output)?;
+        self.look_for_losses(records)?;
+        self.locator.fetch_names(NAMES_PER_BATCH);
+        self.end_batch()?;
+        Ok(progress)
+    }
+
+    /// Reads what is left, holds the count against the kernel's, and tells the summary.
+    ///
+    /// # Errors
+    /// As [`Pipeline::drain`].
+    pub fn finish(mut self, records: &mut impl Records) -> Result<Summary, AgentError> {
+        let kernel = self.settle(records)?;
+        self.end_of_log()?;
+        // Records that nobody asked for any more: the kernel's count includes them, ours does not.
+        let unread = self.remaining == Some(0) && records.next(Ring::Precious, &mut self.record);
+        self.look_for_losses(records)?;
+        self.note_errors();
+        for notice in self.notices.take_all() {
+            self.sink.notice(&notice).map_err(AgentError::Output)?;
+        }
+        let unaccounted = kernel.filter(|_| !unread).map(|kernel| self.reckoning.unaccounted(kernel));
+        let differences = match unaccounted {
+            None | Some(0) => BTreeMap::new(),
+            Some(_) => self.differences(),
+        };
+        let summary = self.summary(kernel, unaccounted, differences);
+        self.sink.summary(&summary).and_then(|()| self.sink.flush()).map_err(AgentError::Output)?;
+        Ok(summary)
+    }
+
+    /// Reads until no kill falls between the last record and the kernel's count, and returns that count. The kernel counts
+    /// a moment before the record is written: a difference is looked at again.
+    fn settle(&mut self, records: &mut impl Records) -> Result<Option<u64>, AgentError> {
+        self.drain(records)?;
+        let mut kernel = None;
+        for _ in 0..QUIET_ATTEMPTS {
+            let before = self.rules.counts();
+            kernel = self.reckoning.kernel_kills(&self.root);
+            self.drain(records)?;
+            let quiet = self.rules.counts() == before;
+            if quiet && kernel.is_none_or(|kernel| self.reckoning.unaccounted(kernel) == 0) {
+                break;
+            }
+        }
+        Ok(kernel)
+    }
+
+    fn take(&mut self, records: &mut impl Records) -> Result<Progress, AgentError> {
+        match decode::decode(&self.record) {
+            Ok(KernelEvent::OomMark(mark)) => return self.marked(mark, records),
+            Ok(KernelEvent::CgroupLife(life)) => self.learn(&life),
+            Ok(KernelEvent::HungTask(event)) => return self.hung(*event, records),
+            Err(error) => self.undecodable(&error),
+        }
+        Ok(Progress::Waiting)
+    }
+
+    fn learn(&mut self, life: &CgroupLife) {
+        if life.change == CgroupChange::Made && life.key.hierarchy == self.locator.hierarchy().number {
+            self.rules.cgroup_made(life.key);
+        }
+        self.locator.apply(life);
+    }
+
+    fn count_down(&mut self, happenings: u64) -> Progress {
+        self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(happenings));
+        self.progress()
+    }
+
+    /// Who owns cgroup `key`, in which task `pid` lives. Records of cgroup life that wait are read first.
+    fn place(
+        &mut self,
+        key: Option<CgroupKey>,
+        pid: Option<u32>,
+        boot_ns: u64,
+        records: &mut impl Records,
+    ) -> Result<Option<Arc<Place>>, AgentError> {
+        let Some(key) = key else { return Ok(None) };
+        if self.locator.path(key).is_none() {
+            self.drain_bulk(records);
+        }
+        if self.locator.path(key).is_none() {
+            self.look_for_losses(records)?;
+        }
+        let place = self.locator.place(key, pid, boot_ns);
+        if place.is_none() {
+            self.notices.add(Stage::Locate, "unresolved", 1, (self.clock)(), || {
+                format!("cgroup {} of hierarchy {} has no known path", key.id, key.hierarchy)
+            });
+        }
+        Ok(place)
+    }
+
+    fn drain_bulk(&mut self, records: &mut impl Records) {
+        while records.next(Ring::Bulk, &mut self.bulk_record) {
+            match decode::decode(&self.bulk_record) {
+                Ok(KernelEvent::CgroupLife(life)) => self.learn(&life),
+                // The kernel side never writes kills to this ring.
+                Ok(KernelEvent::OomMark(_)) => self.undecodable(&DecodeError::Kind { found: Kind::OOM_MARK.0 }),
+                Ok(KernelEvent::HungTask(_)) => self.undecodable(&DecodeError::Kind { found: Kind::HUNG_TASK.0 }),
+                Err(error) => self.undecodable(&error),
+            }
+        }
+    }
+
+    fn undecodable(&mut self, error: &DecodeError) {
+        self.losses.undecodable(error);
+        self.notices.add(Stage::Decode, error.reason(), 1, (self.clock)(), || error.to_string());
+    }
+
+    fn look_for_losses(&mut self, records: &impl Records) -> Result<(), AgentError> {
+        let now = (self.clock)();
+        let new = self.losses.ring_full(&records.dropped()?, now);
+        for dropped in &new {
+            self.notices.add(Stage::Source, dropped.kind, dropped.count, now, || {
+                format!("the ring was full: records of kind {} were lost", dropped.kind)
+            });
+        }
+        self.walk_owed |= new.iter().any(|dropped| dropped.kind.starts_with("cgroup"));
+        self.walk_if_owed(now);
+        Ok(())
+    }
+
+    /// What was lost too soon after the last walk is mended by the first look after the interval.
+    fn walk_if_owed(&mut self, now: u64) {
+        if self.walk_owed && now >= self.last_walk_ns.saturating_add(WALK_INTERVAL_NS) {
+            self.walk_owed = false;
+            self.last_walk_ns = now;
+            self.locator.walk_again(now);
+        }
+    }
+
+    fn note_errors(&mut self) {
+        let now = (self.clock)();
+        for error in self.locator.take_errors() {
+            self.notices.add(Stage::Locate, kind_of(&error), 1, now, || chain(&error));
+        }
+        for hangs::Trouble { stage, kind, count, message } in self.hangs.end_batch() {
+            self.notices.add(stage, kind, count, now, || message);
+        }
+    }
+
+    fn end_batch(&mut self) -> Result<(), AgentError> {
+        self.note_errors();
+        for notice in self.notices.take_due((self.clock)()) {
+            self.sink.notice(&notice).map_err(AgentError::Output)?;
+        }
+        self.sink.flush().map_err(AgentError::Output)
+    }
+
+    fn differences(&mut self) -> BTreeMap<String, i64> {
+        let hierarchical = self.locator.hierarchy().number == 0;
+        let now = self.locator.walk_again((self.clock)());
+        self.reckoning.differences(&now, hierarchical)
+    }
+
+    fn summary(&self, kernel: Option<u64>, unaccounted: Option<i64>, differences: BTreeMap<String, i64>) -> Summary {
+        let (counts, hangs) = (self.rules.counts(), self.hangs.counts());
+        Summary {
+            kills: counts.kills,
+            incidents: counts.incidents,
+            already_dying: counts.already_dying,
+            duplicates: counts.duplicates,
+            unresolved: self.unresolved,
+            hangs: hangs.raised,
+            hangs_open: hangs.open,
+            lost: self.losses.total(),
+            lost_ring: self.losses.ring.clone(),
+            lost_decode: self.losses.decode.clone(),
+            kernel_kills: kernel,
+            unaccounted,
+            differences,
+        }
+    }
+}
+
+/// Length of a jiffy in nanoseconds.
+fn tick_ns() -> u64 {
+    u64::try_from(clock::tick().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn kind_of(error: &LocateError) -> &'static str {
+    match error {
+        LocateError::Hierarchy(_) => "hierarchy",
+        LocateError::Walk(_) => "walk",
+        LocateError::Names(_) => "names",
+        LocateError::SlowNames(_) => "names_slow",
+        LocateError::NoReader(_) => "names_unread",
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
