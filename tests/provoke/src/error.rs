@@ -96,6 +96,16 @@ pub enum Error {
         /// How it ended.
         found: String,
     },
+    /// A process hangs elsewhere in the kernel than it must.
+    #[error("process {pid} had to hang in {wanted}, but hangs in {found:?}")]
+    HangsElsewhere {
+        /// Its process id.
+        pid: u32,
+        /// Where it must.
+        wanted: &'static str,
+        /// Functions, innermost first.
+        found: Vec<String>,
+    },
     /// A process of the provocation was not found in its cgroup.
     #[error("cgroup {cgroup} has processes {found:?}, expected {expected} of them")]
     Members {

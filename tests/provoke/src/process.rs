@@ -152,6 +152,43 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// Waits until a process hangs in uninterruptible sleep, as one that writes to a frozen file system does.
+pub(crate) fn wait_until_hung(pid: u32) -> Result<(), Error> {
+    if until(DEADLINE, || state(pid) == Some('D')) {
+        return Ok(());
+    }
+    Err(Error::Deadline { what: format!("process {pid} hangs"), seconds: DEADLINE.as_secs() })
+}
+
+/// Waits until a process hangs with such a stack; `wanted` says which one that is.
+pub(crate) fn wait_until_hung_in(
+    pid: u32,
+    wanted: &'static str,
+    is_wanted: impl Fn(&[String]) -> bool,
+) -> Result<(), Error> {
+    let mut found = Vec::new();
+    let hangs = until(DEADLINE, || {
+        let hung = state(pid) == Some('D');
+        found = stack(pid).unwrap_or_default();
+        hung && is_wanted(&found)
+    });
+    if hangs { Ok(()) } else { Err(Error::HangsElsewhere { pid, wanted, found }) }
+}
+
+/// Names of the functions that a task waits in, innermost first, from `/proc/PID/stack`, which needs `CAP_SYS_ADMIN`.
+/// Those of the scheduler's section (`.sched.text`), such as `schedule` and `__mutex_lock`, are not among them.
+pub fn stack(pid: u32) -> Result<Vec<String>, Error> {
+    let path = std::path::PathBuf::from(format!("/proc/{pid}/stack"));
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+    Ok(functions(&text))
+}
+
+/// Names in lines such as `[<0>] percpu_rwsem_wait+0x10c/0x140`.
+fn functions(stack: &str) -> Vec<String> {
+    let name = |line: &str| Some(line.split_once("] ")?.1.split_once('+')?.0.to_owned());
+    stack.lines().filter_map(name).collect()
+}
+
 /// Forks a child that runs `body` and returns its process id; `None` if the kernel refuses. See [`Child::fork`], which
 /// also sees to its end.
 pub(crate) fn fork(body: impl FnOnce() -> i32) -> Option<i32> {
@@ -201,6 +238,12 @@ mod tests {
     fn a_child_ends_with_the_code_of_its_body() {
         let mut child = Child::fork(|| 7).expect("forked");
         assert_eq!(child.wait().expect("waited"), Ending::Exited(7));
+    }
+
+    #[test]
+    fn names_of_functions_are_read_from_a_stack() {
+        let stack = "[<0>] folio_wait_bit.constprop.0+0x2e/0x5f0\n[<0>] pipe_read+0x52/0x4e0\n[<0>] 0xffffffff\n";
+        assert_eq!(functions(stack), ["folio_wait_bit.constprop.0", "pipe_read"]);
     }
 
     #[test]

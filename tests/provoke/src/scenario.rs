@@ -1,9 +1,12 @@
-//! One function per kind of kill. Each returns who must have been killed, and only after the kernel has done it.
+//! One function per kind of fault. Those that kill return who must have been killed, and only after the kernel has done
+//! it; those that hang return who hangs, and how to end it.
 
 mod burst;
 mod child;
 mod dying;
 mod group;
+mod hang;
+mod lock;
 mod namespace;
 mod node;
 mod thread;
@@ -13,6 +16,8 @@ pub use burst::burst;
 pub use child::{removed_at_once, single_child};
 pub use dying::dying;
 pub use group::group;
+pub use hang::{Ending, Hanging, HungTask, hang};
+pub use lock::hang_on_lock;
 pub use namespace::{child_in_namespace, init_in_namespace};
 pub use node::node;
 pub use thread::{four_threads, leader_gone};
@@ -29,6 +34,13 @@ pub const INIT: &str = "oom-init";
 pub const BYSTANDER: &str = "oom-bystander";
 /// Name of a thread that overruns the limit after its leader has exited.
 pub const THREAD: &str = "oom-thread";
+
+/// Name of a task that writes to a frozen file system.
+pub const WRITER: &str = "hang-writer";
+/// Name of a task that hangs and holds a lock meanwhile.
+pub const HOLDER: &str = "hang-holder";
+/// Name of a task that waits for that lock.
+pub const WAITER: &str = "hang-waiter";
 
 /// Who must have been killed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,19 @@
-//! `guest`: process 1 of a test guest. Starts one watcher per method, provokes each fault once, judges every watcher on
-//! it, prints one verdict on the serial console and powers the machine off.
+//! `guest`: process 1 of a test guest. Starts watchers, provokes each fault once, judges every watcher on it, prints one
+//! verdict on the serial console and powers the machine off.
 //!
-//! What the host reads: `CASE <name> <method> ok|FAIL <reason>` and, last, `VERDICT passed=<n> failed=<n>`. The method
-//! `kernel` stands for the kernel's own counts, so that a wrong provocation does not look like a wrong watcher.
+//! What the host reads: `CASE <name> <method> ok|FAIL <reason>`, `DOCTOR <JSON>` and, last, `VERDICT passed=<n>
+//! failed=<n>`. The method `kernel` stands for the kernel's own word, so that a wrong provocation does not look like a
+//! wrong watcher.
 
-mod case;
+mod alone;
+mod complaint;
+mod container;
+mod hang;
 mod init;
-mod judge;
+mod kmsg;
 mod kube;
 mod line;
+mod oom;
 mod parameters;
 mod report;
 mod run;

@@ -1,26 +1,51 @@
-//! The run: watchers first, then case after case, then the watchers' last lines.
+//! The run: watchers first, then case after case, then the watchers' last lines; at the end the cases with watchers of
+//! their own.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use detector_provoke::{Cgroup, Hierarchy, Limits, scenario, vmstat_kills};
+use anyhow::Result;
+use detector_provoke::{Cgroup, Hierarchy, Limits, vmstat_kills};
 
 use crate::{
-    case::{CASES, Case, Expected, Rig},
-    judge::{self, Seen},
-    line::OomKill,
-    parameters::Parameters,
+    alone, hang,
+    line::{Line, OomKill},
+    oom::{self, acceptance::Acceptance, judge},
+    parameters::{Methods, Parameters},
     report::Report,
     watcher::Watcher,
 };
 
+/// What a case may use.
+pub(crate) struct Rig {
+    /// The hierarchy with the memory controller.
+    pub(crate) hierarchy: Hierarchy,
+    /// Kills of the burst.
+    pub(crate) burst: usize,
+}
+
+impl Rig {
+    /// Makes a cgroup.
+    pub(crate) fn make(&self, name: &str, limits: Limits) -> Result<Cgroup> {
+        Ok(Cgroup::make(&self.hierarchy, name, limits)?)
+    }
+}
+
 /// A watcher with what it must have told by the end.
-struct Witness {
-    watcher: Watcher,
-    /// Kills that it printed.
+pub(crate) struct Witness {
+    /// What it watches, and how.
+    pub(crate) methods: Methods,
+    pub(crate) watcher: Watcher,
+    /// Kills that it printed, and those of them without a cgroup.
     printed: u64,
+    unresolved: u64,
     /// What `vmstat` said before it started.
     vmstat_before: u64,
+}
+
+impl Witness {
+    /// Counts kills that it printed.
+    pub(crate) fn count(&mut self, kills: &[OomKill]) {
+        self.printed += kills.len() as u64;
+        self.unresolved += kills.iter().filter(|kill| judge::is_unresolved(kill)).count() as u64;
+    }
 }
 
 /// Runs all cases that the host asked for and prints the verdict.
@@ -29,88 +54,77 @@ pub(crate) fn all() -> Result<()> {
     let rig = Rig { hierarchy: Hierarchy::find()?, burst: parameters.burst };
     let mut report = Report::default();
     println!("GUEST kernel {}", rustix::system::uname().release().to_string_lossy());
-    let mut witnesses = start(&parameters.methods, &mut report)?;
+    let mut witnesses = start(&parameters.watchers, &mut report)?;
     let mut dying = 0;
-    for case in &CASES {
-        let wanted = parameters.cases.is_empty() || parameters.cases.iter().any(|name| name == case.name);
-        if wanted {
-            match judged(case, &rig, &mut witnesses, &mut report) {
-                Ok(expected) => dying += expected.already_dying,
-                Err(cause) => report.case(case.name, "kernel", &[format!("{cause:#}")]),
-            }
+    for case in oom::case::CASES.iter().filter(|case| parameters.wants(case.name)) {
+        match oom::judged(case, &rig, &mut witnesses, &mut report) {
+            Ok(marks) => dying += marks,
+            Err(cause) => report.case(case.name, "kernel", &[format!("{cause:#}")]),
+        }
+    }
+    for case in hang::case::CASES.iter().filter(|case| parameters.wants(case.name)) {
+        if let Err(cause) = hang::judged(case, &rig, &mut witnesses, &mut report) {
+            report.case(case.name, "kernel", &[format!("{cause:#}")]);
         }
     }
     for witness in witnesses {
         finish(witness, dying, &mut report);
     }
+    if !parameters.watchers.is_empty() {
+        let possible = |case: &&alone::Case| parameters.wants(case.name) && (case.possible)();
+        for case in alone::CASES.iter().filter(possible) {
+            let wrong = (case.run)(&rig).unwrap_or_else(|cause| vec![format!("{cause:#}")]);
+            report.case(case.name, case.method, &wrong);
+        }
+    }
     report.verdict();
     Ok(())
 }
 
-fn start(methods: &[String], report: &mut Report) -> Result<Vec<Witness>> {
+fn start(watchers: &[Methods], report: &mut Report) -> Result<Vec<Witness>> {
     let mut witnesses = Vec::new();
-    for method in methods {
-        let vmstat_before = vmstat_kills()?;
-        match Watcher::start(method) {
+    for methods in watchers {
+        let (name, vmstat_before) = (methods.name(), vmstat_kills()?);
+        match Watcher::forced(methods) {
             Ok((watcher, started)) => {
-                println!("GUEST {method} attached after {:.0} ms", started.attached_after_ms);
-                let same = started.oom_method == *method;
-                let wrong = (!same).then(|| format!("it says that it uses {}", started.oom_method));
-                report.case("start", method, wrong.as_slice());
-                witnesses.push(Witness { watcher, printed: 0, vmstat_before });
+                println!("GUEST {name} attached after {:.0} ms", started.attached_after_ms);
+                let used = |detector: &str| started.methods.get(detector).and_then(Option::as_deref);
+                let wrong = methods.each().any(|(detector, method)| used(detector) != Some(method));
+                let wrong = wrong.then(|| format!("it says that it uses {:?}", started.methods));
+                report.case("start", &name, wrong.as_slice());
+                let methods = methods.clone();
+                witnesses.push(Witness { methods, watcher, printed: 0, unresolved: 0, vmstat_before });
             }
-            Err(cause) => report.case("start", method, &[format!("{cause:#}")]),
+            Err(cause) => report.case("start", &name, &[format!("{cause:#}")]),
         }
     }
     Ok(witnesses)
 }
 
-/// Provokes a case once and judges the kernel and every watcher on it.
-fn judged(case: &Case, rig: &Rig, witnesses: &mut [Witness], report: &mut Report) -> Result<Expected> {
-    let (before, start) = (vmstat_kills()?, Instant::now());
-    let expected = (case.provoke)(rig).with_context(|| format!("provoking {}", case.name))?;
-    let counted = vmstat_kills()?.saturating_sub(before);
-    println!("GUEST {} took {} ms", case.name, start.elapsed().as_millis());
-    report.case(case.name, "kernel", &judge::kernel(&expected, counted));
-    let marker = marker(rig)?;
-    let mut first: Option<(String, Vec<OomKill>)> = None;
-    for witness in witnesses {
-        let method = witness.watcher.method.clone();
-        match witness.watcher.kills_before(marker) {
-            Ok((kills, notices)) => {
-                witness.printed += kills.len() as u64 + 1;
-                let mut wrong = judge::seen(&expected, Seen { kills: &kills, notices: &notices });
-                match &first {
-                    Some((other, agreed)) => wrong.extend(judge::disagreement(other, agreed, &kills)),
-                    None => first = Some((method.clone(), kills)),
-                }
-                report.case(case.name, &method, &wrong);
-            }
-            Err(cause) => report.case(case.name, &method, &[format!("{cause:#}")]),
+fn finish(witness: Witness, dying: u64, report: &mut Report) {
+    let Some(method) = witness.methods.oom.clone() else { return };
+    let wrong = last_words(witness, &method, dying).unwrap_or_else(|cause| vec![format!("{cause:#}")]);
+    report.case("summary", &method, &wrong);
+}
+
+fn last_words(witness: Witness, method: &str, dying: u64) -> Result<Vec<String>> {
+    let after = vmstat_kills()?;
+    let acceptance = Acceptance::of(method, false);
+    let Witness { mut printed, mut unresolved, vmstat_before, .. } = witness;
+    let (summary, late) = witness.watcher.stop()?;
+    println!("GUEST {method} {summary:?}");
+    for line in &late {
+        if let Line::OomKill(kill) = line {
+            printed += 1;
+            unresolved += u64::from(judge::is_unresolved(kill));
         }
     }
-    Ok(expected)
-}
-
-/// One more kill: once a watcher has printed it, it has printed all that came before. Returns its victim.
-fn marker(rig: &Rig) -> Result<u32> {
-    let leaf = Cgroup::make(&rig.hierarchy, "settle", Limits::mib(8))?;
-    let provoked = scenario::single_child(&leaf).context("provoking the marker kill")?;
-    ensure!(provoked.victims.len() == 1, "the marker kill has {} victims", provoked.victims.len());
-    Ok(provoked.victims[0].pid)
-}
-
-fn finish(witness: Witness, dying: u64, report: &mut Report) {
-    let method = witness.watcher.method.clone();
-    let wrong = vmstat_kills().map_err(anyhow::Error::from).and_then(|after| {
-        let (summary, late) = witness.watcher.stop()?;
-        println!("GUEST {method} {summary:?}");
-        let totals = judge::Totals {
-            printed: witness.printed + late as u64,
-            kernel: after.saturating_sub(witness.vmstat_before),
-            already_dying: dying,
-        };
-        Ok(judge::summary(&summary, &totals))
-    });
-    report.case("summary", &method, &wrong.unwrap_or_else(|cause| vec![format!("{cause:#}")]));
+    let totals = judge::Totals {
+        printed,
+        unresolved,
+        kernel: after.saturating_sub(vmstat_before),
+        already_dying: acceptance.already_dying.then_some(dying),
+        groups: acceptance.groups,
+    };
+    Ok(judge::summary(&summary, &totals))
 }

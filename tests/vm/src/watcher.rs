@@ -1,4 +1,4 @@
-//! One `detector watch` with one method: started, read line by line, stopped.
+//! One `detector watch`: started, read line by line, stopped.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::line::{Line, OomKill, Started, Summary};
+use crate::{
+    line::{Line, Started, Summary},
+    parameters::Methods,
+};
 
 /// Program under test.
 pub(crate) const DETECTOR: &str = "/detector";
@@ -36,8 +39,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A running watcher.
 pub(crate) struct Watcher {
-    /// Method of the OOM detector.
-    pub(crate) method: String,
     process: Child,
     errors: PathBuf,
     output: File,
@@ -46,57 +47,78 @@ pub(crate) struct Watcher {
     deaf: bool,
 }
 
+/// Lines of a watcher.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// In their order.
+    pub(crate) all: Vec<Line>,
+    /// Whether what was waited for came in time.
+    pub(crate) complete: bool,
+}
+
 impl Watcher {
-    /// Starts it and waits until its probes are attached.
-    pub(crate) fn start(method: &str) -> Result<(Self, Started)> {
-        let output = PathBuf::from(format!("/tmp/{method}.jsonl"));
-        let errors = PathBuf::from(format!("/tmp/{method}.err"));
-        let process = Command::new(DETECTOR)
-            .args(["watch", "--output", "json", "--method", &format!("oom={method}")])
-            .stdin(Stdio::null())
-            .stdout(File::create(&output)?)
-            .stderr(File::create(&errors)?)
-            .spawn()
-            .with_context(|| format!("starting {DETECTOR}"))?;
+    /// Starts it and waits until its probes are attached. `name` is that of its files; `prepare` may take rights away.
+    pub(crate) fn start(
+        name: &str,
+        arguments: &[String],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<(Self, Started)> {
+        let output = PathBuf::from(format!("/tmp/{}.jsonl", name.replace('/', "-")));
+        let errors = output.with_extension("err");
+        let mut command = Command::new(DETECTOR);
+        command.args(["watch", "--output", "json"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(File::create(&errors)?);
+        prepare(&mut command);
+        let process = command.spawn().with_context(|| format!("starting {DETECTOR}"))?;
         // A node-wide kill must not take the witness.
         fs::write(format!("/proc/{}/oom_score_adj", process.id()), "-1000").context("sparing the watcher")?;
         let output = File::open(&output)?;
-        let mut watcher = Self { method: method.to_owned(), process, errors, output, rest: Vec::new(), deaf: false };
+        let mut watcher = Self { process, errors, output, rest: Vec::new(), deaf: false };
         let started = watcher.await_started()?;
         Ok((watcher, started))
     }
 
-    /// Lines up to and without the kill of process `marker`, which was caused after all that is to be judged.
-    pub(crate) fn kills_before(&mut self, marker: u32) -> Result<(Vec<OomKill>, Vec<String>)> {
+    /// Starts one that watches by these methods and no others.
+    pub(crate) fn forced(methods: &Methods) -> Result<(Self, Started)> {
+        let words = methods.each().flat_map(|(detector, method)| {
+            ["--kind".to_owned(), detector.to_owned(), "--method".to_owned(), format!("{detector}={method}")]
+        });
+        Self::start(&methods.name(), &words.collect::<Vec<_>>(), |_| ())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Lines from now on until `done` holds for them, or the deadline has passed. Once it has, the next ones are shorter.
+    pub(crate) fn lines_until(&mut self, done: impl Fn(&[Line]) -> bool) -> Result<Lines> {
         let deadline = if self.deaf { DEAF_DEADLINE } else { LINE_DEADLINE };
-        let (mut kills, mut notices) = (Vec::new(), Vec::new());
+        let lines = self.lines_within(deadline, done)?;
+        self.deaf |= !lines.complete;
+        Ok(lines)
+    }
+
+    /// The same with a deadline of the caller's.
+    pub(crate) fn lines_within(&mut self, deadline: Duration, done: impl Fn(&[Line]) -> bool) -> Result<Lines> {
+        let mut lines = Lines::default();
         let start = Instant::now();
         loop {
-            let mut settled = false;
-            for line in self.read_lines()? {
-                match line {
-                    Line::OomKill(kill) if kill.victim.pid == Some(marker) => settled = true,
-                    Line::OomKill(kill) => kills.push(*kill),
-                    Line::Notice(n) => {
-                        notices.push(format!("notice {}/{} x{}: {}", n.stage, n.kind, n.count, n.message));
-                    }
-                    Line::Started(_) | Line::Summary(_) => notices.push("an unexpected first or last line".to_owned()),
-                }
+            lines.all.extend(self.read_lines()?);
+            lines.complete = done(&lines.all);
+            if lines.complete || start.elapsed() > deadline {
+                return Ok(lines);
             }
-            if settled {
-                return Ok((kills, notices));
-            }
-            if start.elapsed() > deadline {
-                self.deaf = true;
-                bail!("no line for the marker kill of {marker} within {deadline:?}; {} kills before", kills.len());
+            if let Some(status) = self.process.try_wait()? {
+                bail!("ended with {status}: {}", self.complaint());
             }
             std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
-    /// Stops it with SIGINT, as a user would, and returns its last line and the number of lines printed after the kill
-    /// that was read last.
-    pub(crate) fn stop(mut self) -> Result<(Summary, usize)> {
+    /// Stops it with SIGINT, as a user would, and returns its last line and those that came before it and were
+    /// not read yet.
+    pub(crate) fn stop(mut self) -> Result<(Summary, Vec<Line>)> {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).context("the watcher's pid")?;
         kill_process(pid, Signal::INT).context("sending SIGINT")?;
         let start = Instant::now();
@@ -107,11 +129,10 @@ impl Watcher {
             ensure!(start.elapsed() < STOP_DEADLINE, "still running {STOP_DEADLINE:?} after SIGINT");
             std::thread::sleep(LOOK_INTERVAL);
         };
-        let lines = self.read_lines()?;
+        let mut lines = self.read_lines()?;
         ensure!(status.success(), "ended with {status} after SIGINT: {}", self.complaint());
-        let late = lines.iter().filter(|line| matches!(line, Line::OomKill(_))).count();
-        match lines.into_iter().next_back() {
-            Some(Line::Summary(summary)) => Ok((summary, late)),
+        match lines.pop() {
+            Some(Line::Summary(summary)) => Ok((summary, lines)),
             other => Err(anyhow!("the last line is no summary but {other:?}")),
         }
     }

@@ -32,7 +32,13 @@ impl Level {
             Self::Pipeline => libtest::run(cargo_test().args(["--package", "detector", "--test", "*"])),
             Self::Fuzz => fuzz::run(),
             Self::Kernel => kernel(),
-            Self::Vm => vm::run(&vm::Options { series: options.series.clone(), full: options.full }),
+            Self::Vm => vm::run(&vm::Options {
+                series: options.series.clone(),
+                full: options.full,
+                cases: options.cases.clone(),
+                watchers: options.watchers.clone(),
+                record: options.record,
+            }),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use level::Level;
 /// A level that cannot run is a failure. The last line counts over all levels; a level left out by name is not counted.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test unit pipeline\n  \
-    cargo xtask test vm --kernel 5.10 6.12")]
+    cargo xtask test vm --kernel 5.10 6.12 --case hang hang-lock")]
 pub(crate) struct Options {
     /// Levels to run; all if none is named.
     #[arg(value_name = "LEVEL")]
@@ -28,6 +28,16 @@ pub(crate) struct Options {
     /// Level `vm`: every kernel × rung × case instead of the representative matrix.
     #[arg(long)]
     full: bool,
+    /// Level `vm`: cases to run, such as `hang`; all if not given.
+    #[arg(long = "case", value_name = "CASE", num_args = 1..)]
+    cases: Vec<String>,
+    /// Level `vm`: watchers to judge, each a method for kills and one for hung tasks, such as `fentry/btf_tracepoint`;
+    /// `-` is none.
+    #[arg(long = "watcher", value_name = "OOM/HUNG_TASK", num_args = 1..)]
+    watchers: Vec<String>,
+    /// Level `vm`: write what `detector doctor` says of each kernel into `tests/fixtures/doctor`, instead of comparing.
+    #[arg(long)]
+    record: bool,
 }
 
 /// What came of some tests.

@@ -43,7 +43,7 @@ const SUITES: [&str; 6] =
 /// Ending of the packages' names.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// How long an unpacked kernel counts as the newest.
+/// How long an unpacked package counts as the newest.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// File that says that a directory is complete, and which package is in it.
@@ -102,8 +102,13 @@ fn directory(cache: &Path, series: &Series) -> PathBuf {
 }
 
 fn fresh(cache: &Path, series: &Series) -> bool {
-    let stamp = fs::metadata(directory(cache, series).join(STAMP)).and_then(|stamp| stamp.modified());
-    stamp.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < FRESH))
+    is_fresh(&directory(cache, series).join(STAMP))
+}
+
+/// Whether what a stamp stands for counts as the newest.
+pub(super) fn is_fresh(stamp: &Path) -> bool {
+    let written = fs::metadata(stamp).and_then(|stamp| stamp.modified());
+    written.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < FRESH))
 }
 
 fn load(cache: &Path, series: &Series) -> Result<Kernel> {

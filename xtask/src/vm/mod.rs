@@ -1,12 +1,15 @@
 //! The VM level: boots several Debian kernels in QEMU, each with a guest that provokes faults and judges the watchers,
 //! and shows one table.
 //!
-//! [`kernels`] and [`qemu`] provide what is needed, by Debian's packages and a private [`apt`] configuration; [`image`]
-//! and [`initramfs`] pack the guest; [`boot`] runs it; [`verdict`] reads its serial console; [`table`] shows the whole.
+//! [`kernels`], [`containerd`] and [`qemu`] provide what is needed, by Debian's packages and a private [`apt`]
+//! configuration; [`image`] and [`initramfs`] pack the guest; [`boot`] runs it; [`verdict`] reads its serial console;
+//! [`fixture`] compares what `doctor` said; [`table`] shows the whole.
 
 mod apt;
 mod boot;
 mod command;
+mod containerd;
+mod fixture;
 mod image;
 mod initramfs;
 mod kernels;
@@ -33,12 +36,26 @@ const AT_A_TIME: usize = 2;
 /// Kills of the burst case.
 const BURST: u32 = 1000;
 
+/// Watchers that run side by side: a method for kills, one for hung tasks. The first stands for both probes of the
+/// decision, which need the same of the kernel side.
+const WATCHERS: [&str; 4] =
+    ["fentry/btf_tracepoint", "raw_tracepoint/raw_tracepoint", "tracepoint/tracepoint", "kmsg/kmsg"];
+
+/// The same with every method.
+const ALL_WATCHERS: [&str; 5] = [WATCHERS[0], "kprobe/-", WATCHERS[1], WATCHERS[2], WATCHERS[3]];
+
 /// What to run.
 pub(crate) struct Options {
     /// Kernel series, as in [`kernels::SERIES`]; empty: all.
     pub(crate) series: Vec<String>,
     /// Every method on every kernel, instead of the best of each rung.
     pub(crate) full: bool,
+    /// Cases; empty: all.
+    pub(crate) cases: Vec<String>,
+    /// Watchers, as `OOM/HUNG_TASK`; empty: those of the matrix.
+    pub(crate) watchers: Vec<String>,
+    /// Write down what `doctor` says, instead of comparing it.
+    pub(crate) record: bool,
 }
 
 /// What one guest said.
@@ -60,12 +77,25 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let artifacts = crate::build::release()?;
     let guest = image::build_guest("guest")?;
     let disk = image::make_disk(&cache)?;
-    let files = [("init", guest), ("detector", artifacts.detector), ("ext4.img", disk)];
-    let methods = if options.full { "fentry,kprobe,raw_tracepoint" } else { "fentry,raw_tracepoint" };
-    let parameters = format!("detector.guest=1 detector.methods={methods} detector.burst={BURST}");
-    let judged = boot_all(&cache, kernels, &files, &parameters);
+    let mut files = vec![("init", guest), ("detector", artifacts.detector), ("ext4.img", disk)];
+    files.extend(containerd::provide(&cache)?);
+    let mut judged = boot_all(&cache, kernels, &files, &parameters(options));
+    for one in &mut judged {
+        fixture::judge(one, options.record);
+    }
     print!("{}", table::render(&judged));
     Ok(outcome(&judged))
+}
+
+/// What goes to the guest on the kernel's command line.
+fn parameters(options: &Options) -> String {
+    let watchers = match options.watchers.as_slice() {
+        [] if options.full => ALL_WATCHERS.join(","),
+        [] => WATCHERS.join(","),
+        chosen => chosen.join(","),
+    };
+    let cases = options.cases.join(",");
+    format!("detector.guest=1 detector.watchers={watchers} detector.burst={BURST} detector.cases={cases}")
 }
 
 /// A guest with a purpose of its own, outside of the matrix.
@@ -145,7 +175,8 @@ fn boot_all(cache: &Path, kernels: Vec<Kernel>, files: &[(&str, PathBuf)], param
 fn boot_one(cache: &Path, kernel: Kernel, files: &[(&str, PathBuf)], parameters: &str) -> Judged {
     println!("vm: {} boots {}", kernel.series, kernel.package);
     let start = std::time::Instant::now();
-    let verdict = initramfs::pack(&cache.join(format!("initramfs-{}", kernel.series)), files, &kernel.loop_module)
+    let files = files.iter().filter(|(name, _)| containerd::belongs(name, kernel.series)).cloned().collect::<Vec<_>>();
+    let verdict = initramfs::pack(&cache.join(format!("initramfs-{}", kernel.series)), &files, &kernel.loop_module)
         .and_then(|initramfs| {
             let log = cache.join(format!("serial-{}.log", kernel.series));
             boot::run(&kernel, boot::SMALL_MIB, &initramfs, parameters, &log)

@@ -1,6 +1,7 @@
 //! Reads what a guest wrote to its serial console.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::command::tail;
 
@@ -20,6 +21,8 @@ pub(super) struct Line {
 pub(super) struct Verdict {
     /// In its order.
     pub(super) lines: Vec<Line>,
+    /// What `detector doctor` answered; `None`: it was not asked.
+    pub(super) doctor: Option<Value>,
 }
 
 impl Verdict {
@@ -40,7 +43,9 @@ pub(super) fn parse(console: &str) -> Result<Verdict> {
     let end = end.with_context(|| format!("the guest gave no verdict; the end of its console:\n{}", tail(console)))?;
     let count = |key: &str| end.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u32>().ok());
     let lines: Vec<_> = console.lines().filter_map(|line| parse_case(marked(line, "CASE ")?)).collect();
-    let verdict = Verdict { lines };
+    let doctor = console.lines().find_map(|line| marked(line, "DOCTOR "));
+    let doctor = doctor.map(serde_json::from_str).transpose().context("reading what doctor answered in the guest")?;
+    let verdict = Verdict { lines, doctor };
     let fits = count("passed=") == Some(verdict.passed()) && count("failed=") == Some(verdict.failed());
     ensure!(fits, "the verdict {end:?} does not fit the {} lines before it", verdict.lines.len());
     ensure!(!verdict.lines.is_empty(), "the guest judged nothing");
@@ -76,6 +81,14 @@ mod tests {
         assert_eq!((verdict.passed(), verdict.failed()), (1, 1));
         assert_eq!(verdict.lines[1].method, "fentry");
         assert_eq!(verdict.lines[1].wrong.as_deref(), Some("kills: 1, not 0"));
+    }
+
+    #[test]
+    fn the_answer_of_doctor_is_read_with_the_rest() {
+        let told = CONSOLE.replace("VERDICT", "DOCTOR {\"kernel\":\"6.1.0\"}\r\nVERDICT");
+        let verdict = parse(&told).expect("parsed");
+        assert_eq!(verdict.doctor.expect("an answer")["kernel"], "6.1.0");
+        assert_eq!(parse(CONSOLE).expect("parsed").doctor, None);
     }
 
     #[test]

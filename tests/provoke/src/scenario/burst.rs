@@ -11,7 +11,7 @@ use super::{EATER, Provoked, Victim};
 use crate::{
     Cgroup, Error,
     memory::eat,
-    process::{Child, Ending, fork, retry, wait_for},
+    process::{Child, DEADLINE, Ending, fork, retry, until, wait_for},
     stage::{NO_PLACE, Part, Stage},
 };
 
@@ -34,7 +34,9 @@ pub fn burst(leaf: &Cgroup, kills: usize, parallel: usize) -> Result<Provoked, E
     let stage = Stage::new()?;
     let parallel = parallel.clamp(1, MOST_PARALLEL);
     let mut child = Child::fork(|| {
-        let played = spawner.enter().is_ok()
+        let entered = spawner.enter().is_ok();
+        spare_if_permitted();
+        let played = entered
             && (0..kills).step_by(parallel).all(|done| {
                 let count = parallel.min(kills - done);
                 round(&stage, &eater, &writer, count).is_some()
@@ -52,15 +54,16 @@ fn round(stage: &Stage, eater: &Part, writer: &OwnedFd, count: usize) -> Option<
     let mut pids = [0; MOST_PARALLEL];
     let pids = &mut pids[..count];
     for pid in &mut *pids {
-        *pid = spawn(stage, eater)?;
+        // The dead give their memory back a moment later.
+        until(DEADLINE, || spawn(stage, eater).map(|new| *pid = new).is_some()).then_some(())?;
     }
     stage.expect(count, "a round of eaters is ready").ok()?;
     for _ in 0..count {
-        stage.cue().ok()?;
+        until(DEADLINE, || stage.cue().is_ok()).then_some(())?;
     }
     pids.iter().try_for_each(|pid| {
         let killed = wait_for(*pid) == Some(Ending::Signalled(libc::SIGKILL));
-        (killed && tell(writer, *pid)).then_some(())
+        (killed && until(DEADLINE, || tell(writer, *pid))).then_some(())
     })
 }
 
@@ -71,7 +74,13 @@ fn spawn(stage: &Stage, eater: &Part) -> Option<i32> {
     })
 }
 
-/// Makes this process the kernel's first choice. Sparing the spawner instead would need `CAP_SYS_RESOURCE`.
+/// Keeps the kernel from killing the spawner, when it wants a page while the eaters are dying but not yet gone. Needs
+/// `CAP_SYS_RESOURCE`; without it a burst on a busy machine may fail, and says so.
+fn spare_if_permitted() {
+    std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
+}
+
+/// Makes this process the kernel's first choice.
 pub(super) fn volunteer() -> std::io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "1000")
 }

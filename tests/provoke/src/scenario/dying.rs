@@ -1,17 +1,15 @@
 //! A process that is already dying is marked by the OOM killer, which is no kill; then a real one follows. In a test
 //! guest only, because a file system is frozen.
 
-use std::{
-    fs::File,
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use super::{APPETITE, EATER, Provoked, Victim};
 use crate::{
-    Cgroup, Error, guest,
+    Cgroup, Error,
+    frozen::Frozen,
+    guest,
     memory::{eat, take},
-    process::{Child, DEADLINE, state, until},
+    process::{Child, wait_until_hung},
     stage::{Part, Stage},
 };
 
@@ -20,10 +18,6 @@ const DYING: &str = "oom-dying";
 
 /// What it holds: with it the largest process below a limit of 60 MiB when the eater overruns that.
 const HELD: usize = 40 << 20;
-
-/// `FIFREEZE` and `FITHAW` (`include/uapi/linux/fs.h`): `_IOWR('X', 119, int)`, `_IOWR('X', 120, int)`.
-const FIFREEZE: u32 = 0xC004_5877;
-const FITHAW: u32 = 0xC004_5878;
 
 /// In `leaf` (limit: 60 MiB) a process holds 40 MiB and hangs in a frozen file system on `directory`, killed but unable
 /// to die. Then another one overruns the limit: the kernel first marks the dying one, which frees its memory, and later
@@ -49,41 +43,9 @@ pub fn dying(leaf: &Cgroup, directory: &Path) -> Result<Provoked, Error> {
     Ok(Provoked { victims: vec![Victim::plain(eater.pid(), EATER, leaf)], ..Provoked::default() })
 }
 
-fn wait_until_hung(pid: u32) -> Result<(), Error> {
-    if until(DEADLINE, || state(pid) == Some('D')) {
-        return Ok(());
-    }
-    Err(Error::Deadline { what: "the process hangs in the frozen file system".to_owned(), seconds: DEADLINE.as_secs() })
-}
-
 fn hang(file: &Path) -> i32 {
     if take(HELD).is_err() {
         return 1;
     }
     i32::from(File::create(file).is_err())
-}
-
-/// A frozen file system; thawed when dropped.
-struct Frozen {
-    root: OwnedFd,
-}
-
-impl Frozen {
-    fn freeze(directory: &Path) -> Result<Self, Error> {
-        let root = File::open(directory).map_err(|source| Error::Read { path: directory.into(), source })?;
-        // SAFETY: FIFREEZE ignores its argument and the descriptor is open.
-        if unsafe { libc::ioctl(root.as_raw_fd(), FIFREEZE as _, 0) } != 0 {
-            return Err(Error::last("ioctl FIFREEZE"));
-        }
-        Ok(Self { root: root.into() })
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // SAFETY: FITHAW ignores its argument and the descriptor is open.
-        if unsafe { libc::ioctl(self.root.as_raw_fd(), FITHAW as _, 0) } != 0 {
-            eprintln!("ioctl FITHAW: {}", std::io::Error::last_os_error());
-        }
-    }
 }

@@ -1,11 +1,11 @@
-//! The table of cases: what is provoked, and what must be seen of it.
+//! The table of kills: what is provoked, and what must be seen of it.
 
 use std::path::Path;
 
 use anyhow::Result;
-use detector_provoke::{Cgroup, Hierarchy, Limits, Provoked, scenario};
+use detector_provoke::{Cgroup, Limits, Provoked, scenario};
 
-use crate::{init::DISK, kube::Pod};
+use crate::{init::DISK, kube::Pod, run::Rig};
 
 /// Limit of most cases.
 const LIMIT: Limits = Limits::mib(30);
@@ -33,8 +33,6 @@ pub(crate) struct Expected {
     pub(crate) group_kill: bool,
     /// Decisions of the OOM killer.
     pub(crate) incidents: usize,
-    /// Whether the victims are in a container as `kube` makes it.
-    pub(crate) container: bool,
     /// Marks of a task that was already dying.
     pub(crate) already_dying: u64,
 }
@@ -52,7 +50,6 @@ impl Expected {
             limit_bytes: LIMIT.bytes,
             group_kill: false,
             incidents: 1,
-            container: false,
             already_dying: 0,
         })
     }
@@ -60,20 +57,6 @@ impl Expected {
     /// The same as a group kill: the kernel counts the chosen victim twice.
     fn grouped(self) -> Self {
         Self { kernel_kills: self.kernel_kills + 1, group_kill: true, ..self }
-    }
-}
-
-/// What a case may use.
-pub(crate) struct Rig {
-    /// The hierarchy with the memory controller.
-    pub(crate) hierarchy: Hierarchy,
-    /// Kills of the burst.
-    pub(crate) burst: usize,
-}
-
-impl Rig {
-    fn make(&self, name: &str, limits: Limits) -> Result<Cgroup> {
-        Ok(Cgroup::make(&self.hierarchy, name, limits)?)
     }
 }
 
@@ -157,27 +140,24 @@ fn vanished(rig: &Rig) -> Result<Expected> {
 
 fn kube_container(rig: &Rig) -> Result<Expected> {
     let kube = Pod::make(&rig.hierarchy, NONE, Limits::mib(60), LIMIT)?;
-    let expected = Expected::one(scenario::child_in_namespace(&kube.container)?, "container", &kube.container)?;
-    Ok(Expected { container: true, ..expected })
+    Expected::one(scenario::child_in_namespace(&kube.container)?, "container", &kube.container)
 }
 
 /// The kubelet gives pod and container the same limit; the pod's is hit first, but it is the container's that is meant.
 fn kube_equal(rig: &Rig) -> Result<Expected> {
     let kube = Pod::make(&rig.hierarchy, NONE, LIMIT, LIMIT)?;
     let expected = Expected::one(scenario::init_in_namespace(&kube.container)?, "container", &kube.pod)?;
-    Ok(Expected { container: true, domains: vec![kube.pod.path(), kube.container.path()], ..expected })
+    Ok(Expected { domains: vec![kube.pod.path(), kube.container.path()], ..expected })
 }
 
 fn kube_pod(rig: &Rig) -> Result<Expected> {
     let kube = Pod::make(&rig.hierarchy, NONE, LIMIT, NONE)?;
-    let expected = Expected::one(scenario::init_in_namespace(&kube.container)?, "pod", &kube.pod)?;
-    Ok(Expected { container: true, ..expected })
+    Expected::one(scenario::init_in_namespace(&kube.container)?, "pod", &kube.pod)
 }
 
 fn kube_slice(rig: &Rig) -> Result<Expected> {
     let kube = Pod::make(&rig.hierarchy, LIMIT, Limits::mib(60), Limits::mib(50))?;
-    let expected = Expected::one(scenario::child_in_namespace(&kube.container)?, "ancestor", &kube.slice)?;
-    Ok(Expected { container: true, ..expected })
+    Expected::one(scenario::child_in_namespace(&kube.container)?, "ancestor", &kube.slice)
 }
 
 fn already_dying(rig: &Rig) -> Result<Expected> {
@@ -196,7 +176,7 @@ fn node_wide(rig: &Rig) -> Result<Expected> {
 /// In parts, so that the host hears that the guest is alive. The limit is small, because most of the time of a kill is
 /// spent on filling it.
 fn burst(rig: &Rig) -> Result<Expected> {
-    let limits = Limits::mib(4);
+    let limits = Limits::mib(8);
     let leaf = rig.make("burst", limits)?;
     let mut provoked = Provoked::default();
     for done in (0..rig.burst).step_by(BURST_PART) {

@@ -1,0 +1,21 @@
+//! What `detector doctor` says of this kernel, for the host to compare with what it said before.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::watcher::DETECTOR;
+
+/// Asks it, and prints its answer in one line.
+pub(super) fn ask() -> Result<Vec<String>> {
+    let output = Command::new(DETECTOR)
+        .args(["doctor", "--output", "json"])
+        .output()
+        .with_context(|| format!("starting {DETECTOR}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "doctor ended with {}: {}", output.status, complaint.trim());
+    let answer: Value = serde_json::from_slice(&output.stdout).context("reading the answer of doctor")?;
+    println!("DOCTOR {answer}");
+    Ok(Vec::new())
+}
