@@ -14,6 +14,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::vm;
 
+/// `BPF_TRACE_RAW_TP` (`include/uapi/linux/bpf.h`), as `/proc/PID/fdinfo` prints it.
+const BTF_TRACEPOINT: &str = "23";
+
 /// Counting is on as long as this lives.
 pub(super) struct Counting(Child);
 
@@ -84,10 +87,14 @@ fn sum(infos: &[String]) -> BTreeMap<String, Cost> {
     costs
 }
 
-/// The tracepoint's name, else the kind of link: only the decision on a kill is hooked otherwise.
+/// The tracepoint's name, else what the kind of link is used for here.
 fn hook(info: &str) -> String {
-    let named = info.lines().find_map(|line| line.strip_prefix("tp_name:"));
-    named.map_or_else(|| "oom_kill_process".to_owned(), |name| name.trim().to_owned())
+    let value = |key| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    match (value("tp_name:"), value("attach_type:")) {
+        (Some(tracepoint), _) => tracepoint.to_owned(),
+        (None, Some(BTF_TRACEPOINT)) => "sched_process_hang".to_owned(),
+        _ => "oom_kill_process".to_owned(),
+    }
 }
 
 #[cfg(test)]

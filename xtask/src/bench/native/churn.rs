@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ const PARENT: &str = "detector-bench-churn";
 /// A running churn.
 pub(super) struct Churn {
     stop: Arc<AtomicBool>,
+    made: Arc<AtomicU64>,
     thread: JoinHandle<Result<u64>>,
 }
 
@@ -28,9 +29,17 @@ impl Churn {
         let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
         let parent = memory_mount(&mounts).context("find the mount of the memory cgroups")?.join(PARENT);
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || turn(&parent, Duration::from_secs(1) / rate, &stopped));
-        Ok(Self { stop, thread })
+        let (stopped, counted) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+        let made = Arc::clone(&counted);
+        let thread = thread::spawn(move || turn(&parent, Duration::from_secs(1) / rate, &stopped, &counted));
+        Ok(Self { stop, made, thread })
+    }
+
+    /// Waits until so many were made, or it failed.
+    pub(super) fn wait_for(&self, count: u64) {
+        while self.made.load(Ordering::Relaxed) < count && !self.thread.is_finished() {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Ends it; how many cgroups were made and removed.
@@ -40,7 +49,7 @@ impl Churn {
     }
 }
 
-fn turn(parent: &PathBuf, interval: Duration, stop: &AtomicBool) -> Result<u64> {
+fn turn(parent: &PathBuf, interval: Duration, stop: &AtomicBool, told: &AtomicU64) -> Result<u64> {
     fs::create_dir(parent).with_context(|| format!("make {}", parent.display()))?;
     let (mut made, start) = (0, Instant::now());
     let outcome = loop {
@@ -52,6 +61,7 @@ fn turn(parent: &PathBuf, interval: Duration, stop: &AtomicBool) -> Result<u64> 
             break Err(cause).with_context(|| format!("make and remove {}", child.display()));
         }
         made += 1;
+        told.store(made, Ordering::Relaxed);
         let due = interval.mul_f64(made as f64);
         thread::sleep(due.saturating_sub(start.elapsed()));
     };
