@@ -239,6 +239,20 @@ fn a_kill_between_two_methods_is_told_by_the_log_and_the_new_one_was_not_silent(
 }
 
 #[test]
+fn a_kill_while_the_same_method_was_attached_anew_is_told_by_the_log_and_it_was_not_silent() {
+    let (machine, mut records) = (Machine::version_1(), Recording::default());
+    let session = Session::new(&machine);
+    let lines = session.run(&mut records, |pipeline, records| {
+        pipeline.attached_anew(Detector::Oom);
+        read(pipeline, &killed(4711));
+        session.pass(LATER);
+        drain(pipeline, records);
+        assert_eq!(silent(pipeline), []);
+    });
+    assert_eq!(lines.kill()["method"], "kmsg");
+}
+
+#[test]
 fn classic_tracepoints_are_silent_only_after_several_kills_in_a_row() {
     let (machine, mut records) = (Machine::version_1(), Recording::default());
     let session = Session::new(&machine);

@@ -143,8 +143,13 @@ impl Pipeline<'_> {
             self.tell_logged(logged)?;
         }
         self.set_method(change.detector, change.now);
-        self.changed_ns.insert(change.detector, (self.clock)());
+        self.attached_anew(change.detector);
         Ok(())
+    }
+
+    /// The programs of a detector were attached anew: what happened just before they could not see.
+    pub fn attached_anew(&mut self, detector: Detector) {
+        self.changed_ns.insert(detector, (self.clock)());
     }
 
     /// Tells what the log told and no record did, now that all records have been read.

@@ -250,14 +250,24 @@ impl<'a> Flow<'a> {
         self.pipeline.method_changed(&change)
     }
 
-    /// Goes back to better methods, where they work again.
+    /// Goes back to better methods, where they work again; where not, they are tried again later.
     fn climb(&mut self) -> Result<(), AgentError> {
-        for ladder in &mut self.ladders {
-            let Some(before) = ladder.climb(&mut self.sources) else { continue };
+        let mut again = false;
+        for ladder in self.ladders.iter_mut().filter(|ladder| ladder.may_climb()) {
+            self.pipeline.drain(&mut self.sources)?;
+            let before = ladder.climb(&mut self.sources);
             let (detector, now) = (ladder.detector(), ladder.method());
+            again |= ladder.may_climb();
+            let Some(before) = before else {
+                self.pipeline.attached_anew(detector);
+                continue;
+            };
             let reason = "a better method works again".to_owned();
             let change = MethodChange { boot_ns: clock::boot_ns(), detector, before, now, reason };
             self.pipeline.method_changed(&change)?;
+        }
+        if again {
+            self.agenda.fell(clock::monotonic_now());
         }
         Ok(())
     }

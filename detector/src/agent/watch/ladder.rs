@@ -42,6 +42,8 @@ pub(super) struct Ladder {
     detector: Detector,
     choice: Choice,
     method: Option<Method>,
+    /// The method that it had at the start: what was refused then is not tried again.
+    top: Option<Method>,
     /// Refusals of the last ascent.
     refused: Vec<(Method, String)>,
     /// One of them was for want of a right.
@@ -56,7 +58,7 @@ impl Ladder {
     }
 
     fn new(detector: Detector, choice: Choice) -> Self {
-        Self { detector, choice, method: None, refused: Vec::new(), denied: false }
+        Self { detector, choice, method: None, top: None, refused: Vec::new(), denied: false }
     }
 
     /// Whose ladder it is.
@@ -79,9 +81,11 @@ impl Ladder {
         self.denied
     }
 
-    /// Whether a better method than the one in use may be tried.
+    /// Whether it fell from where it was at the start, so that better methods may be tried.
     pub(super) fn may_climb(&self) -> bool {
-        !self.is_forced() && self.method.is_some_and(|method| self.detector.methods().first() != Some(&method))
+        let place = |method: Method| self.detector.methods().iter().position(|other| *other == method);
+        let fell = |method| place(method) > self.top.and_then(place);
+        !self.is_forced() && self.method.is_some_and(fell)
     }
 
     /// Whether its method was forced.
@@ -102,6 +106,7 @@ impl Ladder {
             Choice::Best | Choice::Required => self.detector.methods().to_vec(),
         };
         self.take_first(&rungs_in_order, rungs);
+        self.top = self.method;
     }
 
     /// Replaces the method in use, which is broken or silent. Returns it, if there was one.
@@ -120,8 +125,7 @@ impl Ladder {
     /// Methods share programs, so that the old one goes first; what falls into that moment the log tells.
     pub(super) fn climb(&mut self, rungs: &mut impl Rungs) -> Option<Method> {
         let before = self.method.filter(|_| self.may_climb())?;
-        let better: Vec<Method> =
-            self.detector.methods().iter().copied().take_while(|method| *method != before).collect();
+        let better: Vec<Method> = between(self.detector.methods(), self.top, before);
         rungs.detach(self.detector, before);
         self.method = None;
         self.take_first(&[better.as_slice(), &[before]].concat(), rungs);
@@ -145,6 +149,12 @@ impl Ladder {
             }
         }
     }
+}
+
+/// The methods from `top` down to `before`, without it.
+fn between(methods: &[Method], top: Option<Method>, before: Method) -> Vec<Method> {
+    let from_top = methods.iter().copied().skip_while(|method| top.is_some_and(|top| *method != top));
+    from_top.take_while(|method| *method != before).collect()
 }
 
 /// The methods to try after `broken`: those below it, then those above it, best first; itself last of all, because what
@@ -260,6 +270,19 @@ mod tests {
         kernel.works = vec![Method::RawTracepoint, Method::Kmsg];
         assert_eq!(ladder.climb(&mut kernel), Some(Method::Kmsg));
         assert_eq!(kernel.attached, [(Detector::Oom, Method::RawTracepoint)]);
+    }
+
+    #[test]
+    fn what_was_refused_at_the_start_is_not_climbed_to() {
+        let mut kernel = Kernel::with(&[Method::RawTracepoint, Method::Kmsg]);
+        let mut ladder = Ladder::new(Detector::Oom, Choice::Best);
+        ladder.start(&mut kernel);
+        assert!(!ladder.may_climb());
+        ladder.replace(&mut kernel);
+        assert_eq!((ladder.method(), ladder.may_climb()), (Some(Method::Kmsg), true));
+        kernel.works = vec![Method::Fentry, Method::RawTracepoint, Method::Kmsg];
+        assert_eq!(ladder.climb(&mut kernel), Some(Method::Kmsg));
+        assert_eq!((ladder.method(), ladder.may_climb()), (Some(Method::RawTracepoint), false));
     }
 
     #[test]
