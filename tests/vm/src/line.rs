@@ -47,6 +47,7 @@ pub(crate) struct Started {
 pub(crate) struct OomKill {
     pub(crate) method: String,
     pub(crate) incident: u64,
+    pub(crate) incident_victim: u32,
     pub(crate) group_kill: Option<bool>,
     pub(crate) victim: Victim,
     pub(crate) cgroup: Option<Cgroup>,

@@ -33,9 +33,8 @@ pub(crate) struct Witness {
     /// What it watches, and how.
     pub(crate) methods: Methods,
     pub(crate) watcher: Watcher,
-    /// Kills that it printed, and those of them without a cgroup.
-    printed: u64,
-    unresolved: u64,
+    /// Kills that it printed.
+    printed: judge::Printed,
     /// What `vmstat` said before it started.
     vmstat_before: u64,
 }
@@ -43,8 +42,7 @@ pub(crate) struct Witness {
 impl Witness {
     /// Counts kills that it printed.
     pub(crate) fn count(&mut self, kills: &[OomKill]) {
-        self.printed += kills.len() as u64;
-        self.unresolved += kills.iter().filter(|kill| judge::is_unresolved(kill)).count() as u64;
+        kills.iter().for_each(|kill| self.printed.count(kill));
     }
 }
 
@@ -93,7 +91,7 @@ fn start(watchers: &[Methods], report: &mut Report) -> Result<Vec<Witness>> {
                 let wrong = wrong.then(|| format!("it says that it uses {:?}", started.methods));
                 report.case("start", &name, wrong.as_slice());
                 let methods = methods.clone();
-                witnesses.push(Witness { methods, watcher, printed: 0, unresolved: 0, vmstat_before });
+                witnesses.push(Witness { methods, watcher, printed: judge::Printed::default(), vmstat_before });
             }
             Err(cause) => report.case("start", &name, &[format!("{cause:#}")]),
         }
@@ -110,18 +108,16 @@ fn finish(witness: Witness, dying: u64, report: &mut Report) {
 fn last_words(witness: Witness, method: &str, dying: u64) -> Result<Vec<String>> {
     let after = vmstat_kills()?;
     let acceptance = Acceptance::of(method, false);
-    let Witness { mut printed, mut unresolved, vmstat_before, .. } = witness;
+    let Witness { mut printed, vmstat_before, .. } = witness;
     let (summary, late) = witness.watcher.stop()?;
     println!("GUEST {method} {summary:?}");
     for line in &late {
         if let Line::OomKill(kill) = line {
-            printed += 1;
-            unresolved += u64::from(judge::is_unresolved(kill));
+            printed.count(kill);
         }
     }
     let totals = judge::Totals {
         printed,
-        unresolved,
         kernel: after.saturating_sub(vmstat_before),
         already_dying: acceptance.already_dying.then_some(dying),
         groups: acceptance.groups,
