@@ -209,15 +209,29 @@ impl<'a> Pipeline<'a> {
     pub fn drain(&mut self, records: &mut impl Records) -> Result<Progress, AgentError> {
         self.drained_ns = (self.clock)();
         self.drain_bulk(records);
-        let mut progress = self.progress();
-        while progress == Progress::Waiting && records.next(Ring::Precious, &mut self.record) {
-            progress = self.take(records)?;
-        }
-        // Before anything that is in no hurry: a reader waits for these lines.
-        self.sink.flush().map_err(AgentError::Output)?;
+        let progress = self.drain_precious(records)?;
         self.look_for_losses(records)?;
         self.locator.fetch_names(NAMES_PER_BATCH);
         self.end_batch()?;
+        Ok(progress)
+    }
+
+    /// Tells what waits in the ring of kills and hangs, and nothing else: for between two pieces of work that are in no
+    /// hurry. Costs a look at memory if nothing waits.
+    ///
+    /// # Errors
+    /// As [`Pipeline::drain`].
+    pub fn drain_precious(&mut self, records: &mut impl Records) -> Result<Progress, AgentError> {
+        let mut progress = self.progress();
+        let mut told = false;
+        while progress == Progress::Waiting && records.next(Ring::Precious, &mut self.record) {
+            progress = self.take(records)?;
+            told = true;
+        }
+        // Before anything else: a reader waits for these lines.
+        if told {
+            self.sink.flush().map_err(AgentError::Output)?;
+        }
         Ok(progress)
     }
 

@@ -187,6 +187,10 @@ impl<'a> Flow<'a> {
                     if self.pipeline.take_line(&self.line, lost)? == Progress::Enough {
                         return Ok(Progress::Enough);
                     }
+                    // A kill must not wait for the dozens of lines that the log has of each.
+                    if self.pipeline.drain_precious(&mut self.sources)? == Progress::Enough {
+                        return Ok(Progress::Enough);
+                    }
                 }
                 Ok(Read::Nothing) => {
                     self.pipeline.log_was_read();
