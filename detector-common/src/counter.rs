@@ -36,7 +36,10 @@ pub const fn dropped(kind: Kind) -> u32 {
     kind.0 as u32 * 2 + 1
 }
 
-/// Number of entries of `COUNTERS`: room for kinds 0 to 31.
+/// Index of the counter of kills that found no room in `OOM_KILLS`. No kind has the number 0.
+pub const UNCOUNTED_KILLS: u32 = 0;
+
+/// Number of entries of `COUNTERS`: room for kinds 1 to 31.
 pub const COUNTERS: u32 = 64;
 
 const _: () = assert!(BULK_LOOK_AGAIN_MS > BULK_WAKE_INTERVAL_MS);

@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Version of all record layouts in this crate. Records of another version are refused, never guessed at.
+/// Version of all record layouts in this crate, and of what the maps hold that outlive a program. Records of another
+/// version are refused, never guessed at; maps of another version are emptied and removed.
 pub const ABI: u16 = 1;
 
 /// What a record tells of. An integer on the wire, because a foreign byte must not become an invalid enum.
@@ -49,8 +50,10 @@ pub struct Header {
     pub length: u32,
     /// Time of the happening, nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
     pub boot_ns: u64,
-    /// Counts the records that this CPU tried to write to this ring, from 1. A gap is a loss. Together with boot id,
-    /// `ring` and `cpu` it names one record.
+    /// Counts the records that this CPU tried to write to this ring. A gap is a loss. Together with boot id, `ring` and
+    /// `cpu` it names one record. The first has one more than the nanoseconds since boot at which the maps were made: so
+    /// numbers rise also when maps are made anew. Only maps from the time before last, which could not be used meanwhile, go
+    /// on below; who compares records of one CPU takes `boot_ns` first.
     pub sequence: u64,
     /// CPU that wrote the record.
     pub cpu: u32,

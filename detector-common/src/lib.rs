@@ -10,8 +10,10 @@
 
 pub mod cgroup;
 pub mod counter;
+pub mod gate;
 pub mod header;
 pub mod hung_task;
+pub mod kill_count;
 pub mod offset;
 pub mod oom;
 

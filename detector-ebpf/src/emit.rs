@@ -92,8 +92,8 @@ pub(crate) fn header(kind: Kind, length: u32, ring: Ring) -> Header {
     let sequence = match SEQUENCES.get_ptr_mut(ring as u32) {
         // SAFETY: the slot is this CPU's own, and a program does not leave its CPU while it runs. Nor does another of its
         // kind write to the same ring meanwhile: marks come under `oom_lock`, life of cgroups under
-        // `trace_cgroup_path_lock`, hung tasks in one thread. Should that thread take the CPU from a mark, at worst both
-        // records get the same number.
+        // `trace_cgroup_path_lock`, hung tasks in one thread. Should that thread take the CPU from a mark right here, both
+        // records may get the same number: their times still tell them apart.
         Some(last) => unsafe {
             *last += 1;
             *last
@@ -113,8 +113,9 @@ pub(crate) fn header(kind: Kind, length: u32, ring: Ring) -> Header {
     }
 }
 
+/// Counts one up in `COUNTERS`.
 #[inline(always)]
-fn count(index: u32) {
+pub(crate) fn count(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: as for the sequence.
         unsafe { *counter += 1 }

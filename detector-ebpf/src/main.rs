@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod emit;
+mod gate;
 mod hook;
 mod offset;
 mod task;

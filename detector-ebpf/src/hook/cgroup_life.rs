@@ -5,10 +5,11 @@ use detector_common::{
     Kind,
     cgroup::{CgroupLife, CgroupRef, PATH_CAPACITY},
     counter::Ring,
+    gate::Writer,
     offset::ABSENT,
 };
 
-use crate::{cgroup, emit};
+use crate::{cgroup, emit, gate};
 
 /// Number of the hierarchy with the memory controller, set by user space. Every hierarchy reports its cgroups, on
 /// cgroup v1 up to a dozen of them; the others are dropped here.
@@ -37,7 +38,7 @@ pub(crate) fn tell(kind: Kind, cgroup: u64, path: u64) {
 /// The same of a cgroup whose identity is known. `path` is an address; 0 where there is none.
 #[inline(always)]
 pub(crate) fn tell_path(kind: Kind, identity: CgroupRef, path: u64) {
-    if identity.hierarchy != MEMORY_HIERARCHY.load() {
+    if identity.hierarchy != MEMORY_HIERARCHY.load() || !gate::is_open(Writer::CgroupLife) {
         return;
     }
     let Some(draft) = DRAFT.get_ptr_mut(0) else { return };

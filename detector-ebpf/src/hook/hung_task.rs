@@ -8,11 +8,12 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_task_stack, bpf_jiffies64};
 use detector_common::{
     Kind,
+    gate::Writer,
     hung_task::{HungTask, flags, known, lock_kind},
 };
 
 use crate::{
-    emit,
+    emit, gate,
     offset::{
         MUTEX_OWNER, RWSEM_OWNER, SEMAPHORE_HOLDER, TASK_BLOCKER, TASK_LAST_SWITCH, TASK_NIVCSW, TASK_NVCSW, read,
     },
@@ -39,6 +40,9 @@ const HOLDER: u64 = known::TGID | known::PID | known::START | known::LEADER_STAR
 /// gave a type: the helper takes no other.
 #[inline(always)]
 pub(crate) fn tell_with_stack(task: *const c_void) {
+    if !gate::is_open(Writer::HungTask) {
+        return;
+    }
     emit::precious::<HungTask>(Kind::HUNG_TASK, |record| {
         let (stack, size) = (record.stack.as_mut_ptr(), size_of_val(&record.stack));
         // SAFETY: the stack has `size` bytes, and `task` is one that the kernel holds while the hook runs.
@@ -54,6 +58,9 @@ pub(crate) fn tell_with_stack(task: *const c_void) {
 /// The same without stack, of a task whose address came without type.
 #[inline(always)]
 pub(crate) fn tell(task: u64) {
+    if !gate::is_open(Writer::HungTask) {
+        return;
+    }
     emit::precious::<HungTask>(Kind::HUNG_TASK, |record| fill(record, task));
 }
 

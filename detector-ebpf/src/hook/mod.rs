@@ -3,5 +3,6 @@
 
 pub(crate) mod cgroup_life;
 pub(crate) mod hung_task;
+mod kill_count;
 pub(crate) mod oom;
 pub(crate) mod tracepoint;

@@ -24,12 +24,14 @@ use aya_ebpf::{
 use detector_common::{
     Kind,
     cgroup::CgroupRef,
+    gate::Writer,
     offset::ABSENT,
     oom::{Decision, OomMark, Reclaim, flags, known},
 };
 
+use super::kill_count;
 use crate::{
-    cgroup, emit,
+    cgroup, emit, gate,
     offset::{OC_CHOSEN, OC_CONSTRAINT, OC_GFP, OC_MEMCG, OC_ORDER, OC_TOTAL_PAGES, TASK_PID, pointer, read},
     task,
 };
@@ -129,12 +131,18 @@ fn fill_decision(decision: &mut Decision, oom_control: u64) -> bool {
 /// `mark_victim` of kernels that tell the task. The uid of the tracepoint is the one that the record's comes from, too.
 #[inline(always)]
 pub(crate) fn mark_task(task: u64, uid: u32) {
-    let signalled = take_signal();
+    if !gate::is_open(Writer::Oom) {
+        return;
+    }
+    let real_kill = take_signal() == task;
+    if real_kill {
+        kill_count::of_task(task);
+    }
     emit::precious::<OomMark>(Kind::OOM_MARK, |record| {
         record.victim.uid = uid;
         record.known |= known::UID;
         record.known |= known::KILL;
-        fill(record, task, signalled == task);
+        fill(record, task, real_kill);
     });
 }
 
@@ -142,9 +150,15 @@ pub(crate) fn mark_task(task: u64, uid: u32) {
 /// the current one, if its thread id agrees.
 #[inline(always)]
 pub(crate) fn mark_pid(pid: u32) {
+    if !gate::is_open(Writer::Oom) {
+        return;
+    }
     let signalled = take_signal();
     let real_kill = has_pid(signalled, pid);
     let task = if real_kill { signalled } else { unsignalled(pid) };
+    if real_kill {
+        kill_count::of_task(task);
+    }
     emit::precious::<OomMark>(Kind::OOM_MARK, |record| {
         if TASK_PID.load() != ABSENT {
             record.known |= known::KILL;

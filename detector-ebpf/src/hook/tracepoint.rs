@@ -13,13 +13,14 @@ use aya_ebpf::{
 use detector_common::{
     Kind,
     cgroup::{CgroupRef, UNKNOWN_LEVEL},
+    gate::Writer,
     hung_task::{self, HungTask},
     oom::{COMM_LENGTH, OomMark, flags, known},
 };
 
-use super::{cgroup_life, oom};
+use super::{cgroup_life, kill_count, oom};
 use crate::{
-    emit,
+    emit, gate,
     offset::{
         EVENT_CGROUP_ID, EVENT_CGROUP_LEVEL, EVENT_CGROUP_PATH_LOC, EVENT_CGROUP_ROOT, EVENT_HANG_COMM,
         EVENT_HANG_COMM_LOC, EVENT_HANG_PID, EVENT_MARK_ANON, EVENT_MARK_COMM_LOC, EVENT_MARK_FILE,
@@ -73,12 +74,15 @@ pub(crate) fn remember_signal(event: u64) {
 #[inline(always)]
 pub(crate) fn mark(event: u64) {
     let mut pid = 0u32;
-    if !read(&mut pid, event, &EVENT_MARK_PID) {
+    if !gate::is_open(Writer::Oom) || !read(&mut pid, event, &EVENT_MARK_PID) {
         return;
     }
     let mut signalled = Signalled { pid: 0, comm: [0; COMM_LENGTH] };
     take_signal(&mut signalled);
     let real_kill = signalled.pid == pid;
+    if real_kill {
+        count(pid);
+    }
     emit::precious::<OomMark>(Kind::OOM_MARK, |record| {
         record.victim.pid = pid;
         record.known |= known::PID | known::KILL;
@@ -95,6 +99,14 @@ pub(crate) fn mark(event: u64) {
         oom::last_reclaim(record);
         current(record, pid);
     });
+}
+
+/// Counts the kill of thread `pid`, in its cgroup if it is the current one's.
+#[inline(always)]
+fn count(pid: u32) {
+    let mut cgroup = CgroupRef { id: 0, hierarchy: 0, level: 0 };
+    let known = bpf_get_current_pid_tgid() as u32 == pid && identify_current(&mut cgroup);
+    kill_count::of_cgroup(&cgroup, known);
 }
 
 /// Copies the task that the current one has just sent SIGKILL to, if there is one, and forgets it.
@@ -167,7 +179,7 @@ fn identify_current(target: &mut CgroupRef) -> bool {
 #[inline(always)]
 pub(crate) fn hang(event: u64) {
     let mut pid = 0u32;
-    if !read(&mut pid, event, &EVENT_HANG_PID) {
+    if !gate::is_open(Writer::HungTask) || !read(&mut pid, event, &EVENT_HANG_PID) {
         return;
     }
     emit::precious::<HungTask>(Kind::HUNG_TASK, |record| {

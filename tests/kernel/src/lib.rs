@@ -1,9 +1,10 @@
 //! What the kernel tests share: a running watcher, read line by line.
 //!
-//! The tests need root and the environment variables `DETECTOR_BIN` and `DETECTOR_PROVOKE`, which `cargo xtask test
-//! kernel` sets. Each test has a cgroup of its own; they run one after the other (`--test-threads=1`), so that the
+//! The tests need root and the environment variables `DETECTOR_BIN`, `DETECTOR_KEEPER` and `DETECTOR_PROVOKE`, which
+//! `cargo xtask test kernel` sets. Each test has a cgroup of its own; they run one after the other (`--test-threads=1`), so that the
 //! machine-wide count of kills is theirs. Kills outside are still told apart by their cgroup.
 
+pub mod keeper;
 pub mod watcher;
 
 use std::path::PathBuf;
@@ -19,6 +20,11 @@ pub fn detector() -> Result<PathBuf> {
 /// The program that causes kills.
 pub fn provoke() -> Result<PathBuf> {
     named("DETECTOR_PROVOKE")
+}
+
+/// The program that keeps the kernel side as the agent does: an example of `detector`.
+pub fn keeper() -> Result<PathBuf> {
+    named("DETECTOR_KEEPER")
 }
 
 fn named(key: &str) -> Result<PathBuf> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 const LINES: usize = 16_384;
 
 /// How long one line may take.
-const LINE_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const LINE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running watcher. Dropping it kills it.
 pub struct Watcher {
@@ -99,7 +99,7 @@ impl Drop for Watcher {
 
 /// Reads lines on a thread of its own, so that a test can wait for one with a deadline. Ends with the output, or at the
 /// first line that is no JSON.
-fn read(output: ChildStdout) -> Receiver<Value> {
+pub(crate) fn read(output: ChildStdout) -> Receiver<Value> {
     let (sender, receiver) = sync_channel(LINES);
     thread::spawn(move || {
         for line in BufReader::new(output).lines() {

@@ -7,7 +7,10 @@ pub mod kernel_count;
 pub mod kmsg;
 pub mod machine;
 pub mod memory;
+pub mod pin;
+pub mod pods;
 pub(crate) mod small_file;
+pub mod spool;
 pub mod surroundings;
 pub mod symbols;
 pub mod task;
@@ -21,7 +24,7 @@ pub trait Records {
     /// Copies the oldest record of `ring` into `record`, replacing what was there. Returns false if none is ready.
     fn next(&mut self, ring: Ring, record: &mut Vec<u8>) -> bool;
 
-    /// Records that found their ring full, for each kind of which any was lost.
+    /// What the kernel side counted as lost since its counters were made, for each kind of which any was lost.
     ///
     /// # Errors
     /// If the kernel refuses to tell.

@@ -106,7 +106,23 @@ const TIMEOUT: &str = "/proc/sys/kernel/hung_task_timeout_secs";
 /// Seconds after which the kernel calls a task hung; 0: it does not look. `None`: it has no watch for hung tasks.
 #[must_use]
 pub fn hung_task_timeout(root: &Path) -> Option<u64> {
-    let file = small_file::read(&under(root, TIMEOUT), LIMIT).ok()??;
+    setting(root, TIMEOUT)
+}
+
+/// Setting of the time between two scans of the kernel's watch; 0: as [`TIMEOUT`].
+const CHECK_INTERVAL: &str = "/proc/sys/kernel/hung_task_check_interval_secs";
+
+/// Time between two scans of the kernel's watch: its interval, but no longer than its timeout (`watchdog`,
+/// `kernel/hung_task.c`). `None`: it does not scan.
+#[must_use]
+pub fn hung_task_scan(root: &Path) -> Option<Duration> {
+    let timeout = hung_task_timeout(root).filter(|seconds| *seconds > 0)?;
+    let interval = setting(root, CHECK_INTERVAL).filter(|seconds| *seconds > 0);
+    Some(Duration::from_secs(interval.map_or(timeout, |interval| interval.min(timeout))))
+}
+
+fn setting(root: &Path, path: &str) -> Option<u64> {
+    let file = small_file::read(&under(root, path), LIMIT).ok()??;
     std::str::from_utf8(&file.bytes).ok()?.trim().parse().ok()
 }
 
@@ -273,6 +289,23 @@ mod tests {
         assert_eq!((seen.tgid, seen.switches, seen.state), (4711, 42, State::Uninterruptible));
         assert_eq!(seen.start_ns, 123_450_000_000);
         assert_eq!(&seen.comm[..5], b"a) b\0");
+    }
+
+    #[test]
+    fn a_scan_comes_at_its_interval_but_no_later_than_the_timeout() {
+        let scan = |timeout: &str, interval: &str| {
+            let root = tempfile::tempdir().expect("a directory");
+            let directory = root.path().join("proc/sys/kernel");
+            fs::create_dir_all(&directory).expect("a directory");
+            fs::write(directory.join("hung_task_timeout_secs"), timeout).expect("a file");
+            fs::write(directory.join("hung_task_check_interval_secs"), interval).expect("a file");
+            hung_task_scan(root.path()).map(|scan| scan.as_secs())
+        };
+        assert_eq!(scan("120\n", "0\n"), Some(120));
+        assert_eq!(scan("120\n", "10\n"), Some(10));
+        assert_eq!(scan("20\n", "60\n"), Some(20));
+        assert_eq!(scan("0\n", "10\n"), None);
+        assert_eq!(hung_task_scan(Path::new("/nowhere")), None);
     }
 
     #[test]

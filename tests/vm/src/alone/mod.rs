@@ -4,6 +4,7 @@ mod detached;
 mod doctor;
 #[cfg(target_arch = "x86_64")]
 mod link;
+mod pins;
 mod privilege;
 mod rights;
 
@@ -40,7 +41,7 @@ pub(crate) struct Case {
 }
 
 /// All cases.
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 9] = [
     Case { name: "doctor", method: "best", possible: || true, run: |_| doctor::ask() },
     Case { name: "privilege-root", method: "best", possible: || true, run: |rig| privilege::watch(rig, None) },
     Case {
@@ -58,6 +59,8 @@ pub(crate) const CASES: [Case; 7] = [
     Case { name: "detached", method: "oom", possible: || true, run: detached::kills },
     Case { name: "detached-kprobes", method: "oom", possible: || true, run: detached::kprobes },
     Case { name: "detached", method: "hung_task", possible: || true, run: detached::hangs },
+    Case { name: "pins", method: "best", possible: pins::is_possible, run: pins::best },
+    Case { name: "pins", method: "tracepoint", possible: pins::is_possible, run: pins::classic },
 ];
 
 /// Limit of the container in which these cases kill.

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::agent::{
     options::{Detector, Method},
-    source::btf::minimal::{Named, minimal_for},
+    source::{
+        btf::minimal::{Named, minimal_for},
+        pin::{Keeper, Lasting, Owner, PinError, Pinned},
+    },
 };
 
 /// Programs attached to the running kernel. Dropping it takes all of them off.
@@ -32,11 +35,12 @@ pub(super) struct Attached {
     links: Vec<Link>,
 }
 
-/// What the kernel tells of itself.
+/// What the kernel tells of itself, and what it kept.
 #[derive(Clone, Copy)]
 pub(super) struct Facts<'a> {
     pub(super) offsets: &'a Offsets,
     pub(super) fields: &'a EventFields,
+    pub(super) keeper: Option<&'a Keeper>,
 }
 
 impl Attached {
@@ -45,7 +49,7 @@ impl Attached {
         Self { links: Vec::new() }
     }
 
-    /// Attaches what learns the paths of cgroups, by the best method that works, which it returns.
+    /// Attaches what learns the paths of cgroups, by the best method that works, which it returns. Nothing is kept yet.
     ///
     /// # Errors
     /// Why the last way was refused; then nothing of it is attached.
@@ -57,18 +61,12 @@ impl Attached {
                 // That the kernel does not tell its types explains more than what came of it.
                 Err(error) => refused = refused.or(Some(error)),
             }
-            self.detach_cgroup_life(ebpf);
+            self.let_go(ebpf, None);
         }
         Err(refused.unwrap_or(AttachError::Missing("cgroup_mkdir")))
     }
 
-    /// Takes off what learns the paths of cgroups.
-    pub(super) fn detach_cgroup_life(&mut self, ebpf: &mut Ebpf) {
-        self.links.retain(|link| link.detector.is_some());
-        unload(ebpf, CGROUP_LIFE.iter().map(|(_, rung)| *rung));
-    }
-
-    /// Attaches `method` of `detector`. What it can do without and the kernel refused is returned.
+    /// Attaches `method` of `detector`. What it can do without and the kernel refused is returned. Nothing is kept yet.
     ///
     /// # Errors
     /// If the kernel refuses what the method needs. Some of its programs may be attached by then.
@@ -83,10 +81,33 @@ impl Attached {
         self.rung(ebpf, facts, Some(detector), rung)
     }
 
-    /// Takes all programs of a detector off and unloads them, so that they may be loaded again.
-    pub(super) fn detach(&mut self, ebpf: &mut Ebpf, detector: Detector) {
-        self.links.retain(|link| link.detector != Some(detector));
-        unload(ebpf, detector.methods().iter().filter_map(|method| rung(detector, *method)));
+    /// Lets go of all programs of `owner`, which detaches those that are not kept, and unloads them, so that they may be
+    /// loaded again.
+    pub(super) fn let_go(&mut self, ebpf: &mut Ebpf, owner: Owner) {
+        self.links.retain(|link| link.detector != owner);
+        match owner {
+            Some(detector) => unload(ebpf, detector.methods().iter().filter_map(|method| rung(detector, *method))),
+            None => unload(ebpf, CGROUP_LIFE.iter().map(|(_, rung)| *rung)),
+        }
+    }
+
+    /// Has the kernel keep the programs of `owner`.
+    ///
+    /// # Errors
+    /// If it refuses one, which is attached no more then.
+    pub(super) fn keep(&mut self, ebpf: &mut Ebpf, keeper: &Keeper, owner: Owner) -> Result<(), PinError> {
+        let mut links = self.links.iter_mut().filter(|link| link.detector == owner);
+        links.try_for_each(|link| link.keep(keeper, ebpf.program_mut(link.program)))
+    }
+
+    /// The pins of `owner`.
+    pub(super) fn pins(&self, owner: Owner) -> Vec<Pinned> {
+        self.links.iter().filter(|link| link.detector == owner).filter_map(Link::pin).collect()
+    }
+
+    /// All links.
+    pub(super) fn links(&self) -> &[Link] {
+        &self.links
     }
 
     /// Programs and what they are attached to.
@@ -110,14 +131,31 @@ impl Attached {
         facts.fields.require(rung.fields)?;
         let mut refused = Vec::new();
         for part in rung.parts {
-            match attach_part(ebpf, facts.offsets, part) {
-                Ok((program, held)) => self.links.push(Link::new(detector, program, part.hook, held)),
+            let link = match adopt_part(facts.keeper, detector, part) {
+                Some(link) => Ok(link),
+                None => attach_part(ebpf, facts.offsets, part).map(|(program, held)| {
+                    Link::new(Pinned { owner: detector, program, hook: part.hook }, held, Lasting::Process)
+                }),
+            };
+            match link {
+                Ok(link) => self.links.push(link),
                 Err(error) if part.optional => refused.push(error),
                 Err(error) => return Err(error),
             }
         }
         Ok(refused)
     }
+}
+
+/// The program of the part that is attached already, if one is kept.
+fn adopt_part(keeper: Option<&Keeper>, owner: Owner, part: &Part) -> Option<Link> {
+    let adopt = |program: &&'static str| {
+        let pinned = Pinned { owner, program, hook: part.hook };
+        // What cannot be removed cannot be adopted either: what is attached in its place silences it.
+        let link = keeper?.adopt(&pinned).ok().flatten()?;
+        Some(Link::new(pinned, Held::link(link), Lasting::Adopted))
+    };
+    part.programs.iter().find_map(adopt)
 }
 
 /// Attaches the first program of the part that has the right form for the hook.

@@ -7,15 +7,23 @@ use aya::{
 use detector_common::{Kind, counter};
 use thiserror::Error;
 
+/// Name of the map.
+pub(super) const COUNTERS: &str = "COUNTERS";
+
 /// Counters of the kernel side.
 pub struct Health {
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// Records that found their ring full, of one kind, since the object was loaded.
+/// Kills that the kernel side could not count by their cgroup, because the map of counts is full: their records came, but
+/// would they be lost, nobody would know.
+pub const UNCOUNTED_KILLS: &str = "uncounted_kills";
+
+/// Records that found their ring full, of one kind, or [`UNCOUNTED_KILLS`], since the map of counters was made: where the
+/// kernel side is kept, by an earlier process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Name of the kind.
+    /// Name of the kind of record, or [`UNCOUNTED_KILLS`].
     pub kind: &'static str,
     /// How many.
     pub count: u64,
@@ -49,11 +57,11 @@ impl Health {
     /// # Errors
     /// If the object has none.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, HealthError> {
-        let map = ebpf.take_map("COUNTERS").ok_or(HealthError::Missing)?;
+        let map = ebpf.take_map(COUNTERS).ok_or(HealthError::Missing)?;
         Ok(Self { counters: PerCpuArray::try_from(map)? })
     }
 
-    /// Records lost to a full ring, for each kind of which any was lost.
+    /// Records lost to a full ring, for each kind of which any was lost, and kills that were not counted, if there are any.
     ///
     /// # Errors
     /// If the kernel refuses to tell.
@@ -64,6 +72,10 @@ impl Health {
             if let (Some(kind), 1..) = (kind.name(), count) {
                 all.push(Dropped { kind, count });
             }
+        }
+        let uncounted = self.sum(counter::UNCOUNTED_KILLS)?;
+        if uncounted > 0 {
+            all.push(Dropped { kind: UNCOUNTED_KILLS, count: uncounted });
         }
         Ok(all)
     }

@@ -11,12 +11,18 @@ use std::{
 };
 
 use aya::{
-    programs::links::{FdLink, LinkError},
+    programs::{
+        Program,
+        links::{FdLink, LinkError},
+    },
     sys::SyscallError,
 };
 
 use super::rung::Hook;
-use crate::agent::options::Detector;
+use crate::agent::{
+    options::Detector,
+    source::pin::{Keeper, Lasting, PinError, Pinned},
+};
 
 /// `PERF_EVENT_IOC_ID` (`include/uapi/linux/perf_event.h`): `_IOR('$', 7, __u64 *)`.
 const PERF_EVENT_IOC_ID: u32 = 0x8008_2407;
@@ -27,7 +33,9 @@ pub(super) struct Link {
     pub(super) detector: Option<Detector>,
     pub(super) program: &'static str,
     pub(super) hook: Hook,
-    /// `None` only while it is dropped.
+    /// How long it lasts.
+    pub(super) lasting: Lasting,
+    /// `None` only while it is dropped, or pinned.
     held: Option<Held>,
 }
 
@@ -45,8 +53,45 @@ pub(super) enum Held {
 }
 
 impl Link {
-    pub(super) fn new(detector: Option<Detector>, program: &'static str, hook: Hook, held: Held) -> Self {
-        Self { detector, program, hook, held: Some(held) }
+    pub(super) fn new(pinned: Pinned, held: Held, lasting: Lasting) -> Self {
+        let Pinned { owner, program, hook } = pinned;
+        Self { detector: owner, program, hook, lasting, held: Some(held) }
+    }
+
+    /// Its pin, if it has one.
+    pub(super) fn pin(&self) -> Option<Pinned> {
+        matches!(self.lasting, Lasting::Adopted | Lasting::Kept).then(|| self.named())
+    }
+
+    const fn named(&self) -> Pinned {
+        Pinned { owner: self.detector, program: self.program, hook: self.hook }
+    }
+
+    /// The kernel's id of the program, if it is held by a link.
+    pub(super) fn program_id(&self) -> Option<u32> {
+        match &self.held {
+            Some(Held::Link(link, _)) => link.info().ok().map(|info| info.program_id()),
+            _ => None,
+        }
+    }
+
+    /// Pins it, unless it is or the kernel cannot do so. If it refuses, it is held no more.
+    pub(super) fn keep(&mut self, keeper: &Keeper, program: Option<&mut Program>) -> Result<(), PinError> {
+        if self.lasting != Lasting::Process {
+            return Ok(());
+        }
+        match self.held.take() {
+            Some(Held::Link(link, id)) => {
+                let link = keeper.keep(&self.named(), link, program)?;
+                self.held = Some(Held::Link(link, id));
+                self.lasting = Lasting::Kept;
+            }
+            other => {
+                self.held = other;
+                self.lasting = Lasting::NotKeepable;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the program is surely held no more. What cannot be told counts as held.

@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
 use super::{event_fields::EventFields, offsets::Offsets};
+use crate::agent::source::pin::{Fingerprint, Keeper, PinError, Pins};
 
 /// The object, aligned as the ELF reader wants it; empty in a build without the kernel side.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf.o"));
@@ -35,27 +36,69 @@ pub fn is_embedded() -> bool {
 /// Bytes of a kilobyte as the kernel counts it, as a power of 2.
 const KILOBYTE_SHIFT: u32 = 10;
 
-/// Creates the maps and places `offsets`, `fields`, the size of a page and the number of the hierarchy that memory is
-/// accounted in. No program is loaded yet.
+/// What the programs are made of: constants by the name of the global that takes them.
+pub struct Constants(Vec<(&'static str, u32)>);
+
+impl Constants {
+    /// `offsets`, `fields`, the size of a page, and the number of the hierarchy that memory is accounted in.
+    #[must_use]
+    pub fn of(offsets: &Offsets, fields: &EventFields, memory_hierarchy: u32) -> Self {
+        let page_shift = rustix::param::page_size().trailing_zeros().saturating_sub(KILOBYTE_SHIFT);
+        let mut all = offsets.values().to_vec();
+        debug_assert!(all.iter().all(|(_, value)| *value != ABSENT), "{all:?}");
+        all.extend(fields.values());
+        all.extend([("PAGE_KILOBYTES_SHIFT", page_shift), ("MEMORY_HIERARCHY", memory_hierarchy)]);
+        Self(all)
+    }
+
+    /// Fingerprint of the object with these constants.
+    fn fingerprint(&self) -> Fingerprint {
+        let of_constant = |hash: Fingerprint, (name, value): &(&str, u32)| {
+            hash.with(name.as_bytes()).with(&[0]).with(&value.to_le_bytes())
+        };
+        self.0.iter().fold(Fingerprint::EMPTY.with(OBJECT), of_constant)
+    }
+}
+
+/// Adopts or makes what `pins` keeps.
+///
+/// # Errors
+/// If this build has no kernel side, or nothing can be kept there.
+pub(super) fn keep(pins: &Pins, constants: &Constants) -> Result<Keeper, KeepError> {
+    if !is_embedded() {
+        return Err(ObjectError::Stub.into());
+    }
+    Ok(Keeper::open(pins, OBJECT, constants.fingerprint())?)
+}
+
+/// Why nothing can be kept.
+#[derive(Debug, Error)]
+pub(super) enum KeepError {
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
+}
+
+/// Creates the maps, but takes those of `keeper`, and places the constants. No program is loaded yet.
 ///
 /// # Errors
 /// If this build has no kernel side, or the kernel refuses a map.
-pub fn load(offsets: &Offsets, fields: &EventFields, memory_hierarchy: u32) -> Result<Ebpf, ObjectError> {
+pub(super) fn load(constants: &Constants, keeper: Option<&Keeper>) -> Result<Ebpf, ObjectError> {
     if !is_embedded() {
         return Err(ObjectError::Stub);
     }
+    let generation = keeper.map(Keeper::generation);
     let mut loader = loader();
-    for (name, value) in offsets.values() {
-        debug_assert_ne!(*value, ABSENT, "{name}");
+    for (name, value) in &constants.0 {
         loader.override_global(name, value, true);
     }
-    let fields: Vec<_> = fields.values().collect();
-    for (name, value) in &fields {
-        loader.override_global(name, value, true);
+    if let Some(generation) = &generation {
+        loader.override_global("GENERATION", generation, true);
     }
-    let page_shift = rustix::param::page_size().trailing_zeros().saturating_sub(KILOBYTE_SHIFT);
-    loader.override_global("PAGE_KILOBYTES_SHIFT", &page_shift, true);
-    loader.override_global("MEMORY_HIERARCHY", &memory_hierarchy, true);
+    for (name, path) in keeper.iter().flat_map(|keeper| keeper.files()) {
+        loader.map_pin_path(name, path);
+    }
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(MapError::CreateError { io_error, .. }) => ObjectError::Maps(io_error),
         other => ObjectError::Load(other),

@@ -7,6 +7,8 @@ use aya::{
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
+use crate::agent::source::spool::Spool;
+
 /// A ring of the kernel side.
 pub struct Ring {
     fd: AsyncFd<RingBuf<MapData>>,
@@ -69,12 +71,21 @@ impl Ring {
         }
     }
 
-    /// Copies the oldest record into `record`, replacing what was there, and gives its place in the ring free. Returns
-    /// false if no record is ready.
-    pub fn next(&mut self, record: &mut Vec<u8>) -> bool {
-        let Some(item) = self.fd.get_mut().next() else { return false };
-        record.clear();
-        record.extend_from_slice(&item);
-        true
+    /// Copies the oldest record into `record`, replacing what was there, and gives its place in the ring free, but not
+    /// before it is in `spool`, if there is one. Returns false if no record is ready.
+    pub fn next(&mut self, record: &mut Vec<u8>, spool: Option<&mut Spool>) -> bool {
+        take(self.fd.get_mut(), record, spool)
     }
+}
+
+/// As [`Ring::next`], of a ring that nobody waits for.
+pub(super) fn take(ring: &mut RingBuf<MapData>, record: &mut Vec<u8>, spool: Option<&mut Spool>) -> bool {
+    let Some(item) = ring.next() else { return false };
+    record.clear();
+    record.extend_from_slice(&item);
+    if let Some(spool) = spool {
+        spool.append(&item);
+    }
+    // Here `item` goes, and with it the record's place.
+    true
 }
