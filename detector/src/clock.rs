@@ -13,6 +13,11 @@ const NANOSECONDS: i128 = 1_000_000_000;
 /// How often [`WallClock::measure`] reads the clocks: one undisturbed pair among them is enough.
 const ATTEMPTS: u32 = 5;
 
+/// How far a measured distance between the clocks may be from the present one before it is measured again. A clock that
+/// NTP slews moves by half as much a second at most (500 ppm, adjtimex(2)); a reading that was interrupted looks like a
+/// step, and costs one measurement.
+const TOLERANCE_NS: i128 = 1_000_000;
+
 /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`, clock_gettime(2)): the clock of all records.
 #[must_use]
 pub fn boot_ns() -> u64 {
@@ -28,6 +33,16 @@ pub type BootClock<'a> = &'a dyn Fn() -> u64;
 pub fn tick() -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_getres(ClockId::MonotonicCoarse);
     Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+}
+
+/// A tick of user space in nanoseconds: `/proc` tells times in these, rounded down. There are 100 a second on all machines
+/// that Linux programs know (`USER_HZ`, time(7)).
+pub const USER_TICK_NS: u64 = 10_000_000;
+
+/// `time` in nanoseconds, as records count; the largest number if it is longer than that holds (584 years).
+#[must_use]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Time that the machine was suspended since boot, in nanoseconds: what `CLOCK_BOOTTIME` is ahead of `CLOCK_MONOTONIC`.
@@ -51,8 +66,8 @@ pub fn process_time() -> Duration {
 
 /// Turns times since boot into times of day.
 ///
-/// The distance between the two clocks changes when somebody sets the wall clock or NTP slews it: measure again now and
-/// then.
+/// The distance between the two clocks changes when somebody sets the wall clock or NTP slews it: measure again once
+/// [`WallClock::is_off`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallClock {
     /// `CLOCK_REALTIME` less `CLOCK_BOOTTIME`, in nanoseconds.
@@ -81,6 +96,13 @@ impl WallClock {
             best = best.min(attempt());
         }
         Self { offset_ns: best.1 }
+    }
+
+    /// Whether the distance between the clocks is another one now, by a millisecond or more. Reads each clock once.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        let distance = read(ClockId::Realtime) - read(ClockId::Boottime);
+        (distance - self.offset_ns).abs() >= TOLERANCE_NS
     }
 
     /// Time of day `boot_ns` nanoseconds after boot. What no calendar holds (a record's number may be anything) is cut
@@ -121,9 +143,25 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_is_too_long_for_nanoseconds_is_the_longest() {
+        assert_eq!(nanoseconds(Duration::new(2, 3)), 2_000_000_003);
+        assert_eq!(nanoseconds(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
     fn a_tick_is_that_of_some_kernel_between_24_and_1024_a_second() {
         let tick = tick();
         assert!((Duration::from_micros(970)..=Duration::from_millis(42)).contains(&tick), "{tick:?}");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_off_and_one_just_measured_is_not() {
+        // A reading may be interrupted, as every reading may.
+        assert!((0..100).any(|_| !WallClock::measure().is_off()));
+        let WallClock { offset_ns } = WallClock::measure();
+        for step in [-3600 * NANOSECONDS, -TOLERANCE_NS * 2, NANOSECONDS, 3600 * NANOSECONDS] {
+            assert!(WallClock::with_offset(offset_ns + step).is_off(), "{step} ns");
+        }
     }
 
     #[test]

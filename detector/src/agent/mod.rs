@@ -15,8 +15,10 @@ pub mod locate;
 pub mod options;
 pub mod pipeline;
 pub mod problem;
+pub mod service;
 pub mod sink;
 pub mod source;
+pub mod state;
 pub mod watch;
 
 pub use examination::examine;

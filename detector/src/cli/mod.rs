@@ -1,6 +1,12 @@
 //! The command line: one file per subcommand, and the exit codes that tell a script what went wrong.
 
 #[cfg(feature = "agent")]
+mod agent;
+#[cfg(feature = "agent")]
+mod cleanup;
+#[cfg(feature = "agent")]
+mod config;
+#[cfg(feature = "agent")]
 mod doctor;
 #[cfg(feature = "agent")]
 mod watch;
@@ -23,9 +29,18 @@ enum Command {
     /// Print the OOM kills and hung tasks of this machine as they happen
     #[cfg(feature = "agent")]
     Watch(watch::Arguments),
+    /// Watch this node for a cluster: conditions, events, metrics
+    #[cfg(feature = "agent")]
+    Agent(agent::Arguments),
     /// Tell what this machine offers, and by which method each detector runs on it
     #[cfg(feature = "agent")]
     Doctor(doctor::Arguments),
+    /// Remove what the agent left behind on this node and in the API; end the agent first
+    #[cfg(feature = "agent")]
+    Cleanup(cleanup::Arguments),
+    /// Check files of settings, or print the default one
+    #[cfg(feature = "agent")]
+    Config(config::Arguments),
     /// Only to say that they are missing.
     #[cfg(not(feature = "agent"))]
     #[command(hide = true, alias = "doctor")]
@@ -87,7 +102,13 @@ impl Cli {
             #[cfg(feature = "agent")]
             Command::Watch(arguments) => watch::run(&arguments),
             #[cfg(feature = "agent")]
+            Command::Agent(arguments) => agent::run(&arguments),
+            #[cfg(feature = "agent")]
+            Command::Cleanup(arguments) => cleanup::run(&arguments),
+            #[cfg(feature = "agent")]
             Command::Doctor(arguments) => doctor::run(&arguments),
+            #[cfg(feature = "agent")]
+            Command::Config(arguments) => config::run(&arguments),
             #[cfg(not(feature = "agent"))]
             Command::Watch { .. } => Err(CliError::Unavailable(anyhow::anyhow!(
                 "this binary was built without the feature `agent`, so that it knows nothing of kernels: build it with \

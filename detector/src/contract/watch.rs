@@ -55,7 +55,8 @@ shapes! {
         pub boot_ns: u64,
         /// CPU that wrote the record; `null` by `kmsg`.
         pub cpu: Option<u32>,
-        /// Number of the record on that CPU, from 1; by `kmsg` that of the line in the kernel's log.
+        /// Number of the record on that CPU, which rises over restarts in a boot too; by `kmsg` that of the line in the
+        /// kernel's log.
         pub sequence: u64,
         /// How it was learned of: a method of detector `oom`.
         pub method: &'static str,
@@ -267,7 +268,7 @@ shapes! {
         pub stage: &'static str,
         /// What it is, a closed set of words. Of `source`: `no_btf`, `missing_fields`, `missing_rights`, `no_probe`,
         /// `no_cgroup_life`, `cgroup_life_broke`, `own_pid_namespace`, `no_witness`, `log_overrun`, `log_silent_on_hangs`, `hung_tasks_off`, `symbols`,
-        /// `task_unreadable`, `task_stack_stuck`, and the kinds of records, whose ring was full: `oom_mark`, `hung_task`,
+        /// `task_unreadable`, `task_stack_stuck`, `kill_counts`, `uncounted_kills`, and the kinds of records, whose ring was full: `oom_mark`, `hung_task`,
         /// `cgroup_made`, `cgroup_removed`. Of `decode`: `short`, `long`, `abi`, `kind`, `length`, `range`, `log_prefix`,
         /// `log_number`. Of `locate`: `partial_view`, `unresolved`, `hierarchy`, `walk`, `names`, `names_slow`,
         /// `names_unread`. Of `problem`: `missed_by_method`, `hangs_beyond_limit`, `hangs_nameless`.

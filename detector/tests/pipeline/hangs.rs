@@ -1,5 +1,7 @@
 //! Tasks that hang: from the record, by way of `/proc`, to the lines of their lives.
 
+mod conditions;
+
 use detector::{
     agent::{
         Detector, Method,

@@ -181,7 +181,7 @@ fn lines_that_were_overwritten_are_counted_and_prove_nothing() {
     });
     // The log was a witness only.
     assert_eq!(lines.summary()["lost"], 0);
-    assert_eq!(lines.notices(), [("source", "log_overrun", 1)]);
+    assert_eq!(lines.notices(), [("source", "log_overrun", 40)]);
     let lines = session.run(&mut records, |pipeline, _| {
         pipeline.set_method(Detector::HungTask, Some(Method::Kmsg));
         pipeline.take_line(b"6,77,5,-;usb 1-1: new device\n", 40).expect("a Vec takes all");

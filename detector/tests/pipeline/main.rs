@@ -6,6 +6,7 @@
 
 #![cfg(feature = "agent")]
 
+mod containers;
 mod hangs;
 mod incidents;
 mod kills;

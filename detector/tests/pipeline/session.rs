@@ -5,7 +5,7 @@ use std::{cell::Cell, path::Path, time::Duration};
 use detector::{
     agent::{
         AgentError, Detector, Method, Sink,
-        locate::{InPlace, NameReader},
+        locate::{InPlace, LocatorSnapshot, NameReader},
         pipeline::{Pipeline, Progress},
         sink::{Started, Status, Units, json::Json},
     },
@@ -72,9 +72,20 @@ impl<'a> Session<'a> {
         records: &mut Recording,
         script: impl FnOnce(&mut Pipeline<'_>, &mut Recording) -> Result<(), AgentError>,
     ) -> Result<(), AgentError> {
+        self.resume_into(sink, records, &LocatorSnapshot::default(), script)
+    }
+
+    /// The same after an earlier run that wrote down `snapshot`.
+    pub(crate) fn resume_into(
+        &self,
+        sink: &mut dyn Sink,
+        records: &mut Recording,
+        snapshot: &LocatorSnapshot,
+        script: impl FnOnce(&mut Pipeline<'_>, &mut Recording) -> Result<(), AgentError>,
+    ) -> Result<(), AgentError> {
         let now = || self.now.get();
         let (root, reader) = (self.machine.root(), (self.reader)(self.machine.root()));
-        let mut pipeline = Pipeline::start_with(sink, root, self.count, &now, reader)?;
+        let mut pipeline = Pipeline::resume(sink, root, self.count, &now, reader, snapshot)?;
         let started = Started {
             boot_ns: now(),
             kernel: "6.18.44".into(),

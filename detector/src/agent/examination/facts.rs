@@ -7,12 +7,12 @@ use crate::{
             Hierarchy,
             hierarchy::{HierarchyError, Version, View},
         },
-        pipeline::chain,
         source::{
             bpf::offsets::{Offsets, OffsetsError},
             surroundings::{self, Surroundings},
         },
     },
+    cause::error_chain,
     contract::doctor,
     ops::{
         capability::{Capability, Rights},
@@ -25,7 +25,7 @@ pub(super) fn kernel(found: &Surroundings, btf: Option<&OffsetsError>) -> doctor
         release: found.release.clone(),
         architecture: found.architecture.clone(),
         btf_bytes: found.btf_bytes,
-        btf_problem: btf.map(|error| chain(error)),
+        btf_problem: btf.map(|error| error_chain(error)),
         lockdown: found.lockdown.name(),
         tracefs: found.mounts.tracefs.clone(),
         tracefs_readable: found.mounts.tracefs_readable,
@@ -49,7 +49,7 @@ pub(super) fn cgroups(hierarchy: &Result<Hierarchy, HierarchyError>) -> doctor::
             }),
             problem: None,
         },
-        Err(error) => doctor::Cgroups { problem: Some(chain(error)), ..doctor::Cgroups::default() },
+        Err(error) => doctor::Cgroups { problem: Some(error_chain(error)), ..doctor::Cgroups::default() },
     }
 }
 

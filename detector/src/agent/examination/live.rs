@@ -12,7 +12,6 @@ use crate::{
     agent::{
         AgentError,
         options::WatchOptions,
-        pipeline::chain,
         problem::Transition,
         sink::{MethodChange, Notice, Sink, Started, Summary},
         source::{
@@ -23,8 +22,9 @@ use crate::{
             },
             surroundings::usage::Memory,
         },
-        watch::{flow::Flow, input::StopSignals},
+        watch::{Beside, Flow, StopSignals},
     },
+    cause::error_chain,
     clock::{self, WallClock},
     contract::doctor::{Live, Program, Records, Usage},
 };
@@ -69,13 +69,13 @@ pub(super) async fn measure(root: &Path, duration: Duration) -> Result<Live, Liv
     let mut flow = Flow::start(&WatchOptions::default(), clock::monotonic_now(), &mut silent, root)?;
     let counting = Counting::start();
     let before = Sample::take(flow.probe())?;
-    flow.run(&mut signals, Some(before.at + duration)).await?;
+    flow.run(&mut signals, Some(before.at + duration), &mut Beside::default()).await?;
     let after = Sample::take(flow.probe())?;
     let mut live = difference(&before, &after);
     live.usage = usage(&before, &after, Memory::read(root));
     // Somebody else may have switched the counting on, too.
     live.counted = counting.is_ok() || live.programs.iter().any(|program| program.runs > 0);
-    live.counting_problem = counting.err().map(|error| chain(&error));
+    live.counting_problem = counting.err().map(|error| error_chain(&error));
     Ok(live)
 }
 

@@ -19,7 +19,6 @@ use verdict::{Reason, Seen, Verdict};
 use super::{
     locate::{Hierarchy, hierarchy::HierarchyError},
     options::{Detector, Method},
-    pipeline::chain,
     source::{
         bpf::{
             attach::{AttachError, Refusal},
@@ -31,6 +30,7 @@ use super::{
     },
 };
 use crate::{
+    cause::error_chain,
     contract::doctor::{self, Report},
     ops::{
         capability::{Capability, Rights},
@@ -58,7 +58,7 @@ pub fn examine(live: Option<Duration>) -> Result<Report, ExaminationError> {
         if let Some(duration) = live {
             match live::measure(root, duration).await {
                 Ok(live) => report.live = Some(live),
-                Err(error) => report.live_problem = Some(chain(&error)),
+                Err(error) => report.live_problem = Some(error_chain(&error)),
             }
         }
         Ok(report)
@@ -88,7 +88,7 @@ fn examine_once(root: &Path) -> Report {
             }
             // A method of a detector may work without it: then it finds paths in /proc.
             Err(error) => {
-                let message = shortened(&format!("no paths of new cgroups: {}", chain(&error)));
+                let message = shortened(&format!("no paths of new cgroups: {}", error_chain(&error)));
                 doctor::KernelSide { state: "loaded", message: Some(message), ..doctor::KernelSide::default() }
             }
         },
@@ -113,7 +113,7 @@ struct Refused {
 
 impl Refused {
     fn new(verdict: Verdict, error: &dyn Error) -> Self {
-        Self { verdict, message: shortened(&chain(error)) }
+        Self { verdict, message: shortened(&error_chain(error)) }
     }
 
     fn kernel_side(&self) -> doctor::KernelSide {
@@ -133,7 +133,7 @@ fn load(seen: &Seen, offsets: Offsets, hierarchy: Result<Hierarchy, HierarchyErr
         let remedy = "mount the memory cgroups, and give a container the machine's /sys/fs/cgroup";
         Refused::new(Verdict::new(Reason::NoCgroups, remedy), &error)
     })?;
-    Probe::start(offsets, hierarchy.number).map_err(|error| {
+    Probe::start(offsets, hierarchy.number, None).map_err(|error| {
         let verdict = match &error {
             ProbeError::Object(ObjectError::Stub) => {
                 Verdict::new(Reason::NoKernelSide, "build one that has them: cargo xtask build")
@@ -158,7 +158,7 @@ fn examine_detector(
         match attempt(detector, method, kernel_side, seen, root) {
             Ok(without) => {
                 rung.state = if taken.is_none() { "taken" } else { "works" };
-                rung.without = without.iter().map(|error| shortened(&chain(error))).collect();
+                rung.without = without.iter().map(|error| shortened(&error_chain(error))).collect();
                 taken = taken.or(Some(method));
             }
             Err(Refused { verdict, message }) => {

@@ -71,9 +71,18 @@ pub(super) struct CachedPlace {
     /// Nothing can be added to it.
     pub(super) complete: bool,
     /// State of the names when it was made.
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     /// Not worth another try before, nanoseconds since boot.
     pub(super) retry_at: u64,
+}
+
+/// A state of what is known of names: another one where anything became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Generation {
+    /// By the runtimes' files.
+    pub(super) names: u64,
+    /// By the API server.
+    pub(super) pods: u64,
 }
 
 /// The tree.
@@ -123,20 +132,21 @@ impl CgroupTree {
     }
 
     /// Applies a whole walk of one hierarchy that began at `began_ns`: what it saw lives, what it did not see is gone,
-    /// as far as no record says otherwise. `whole`: the walk left nothing out, so that absence is proof.
+    /// as far as no record says otherwise. `whole`: the walk left nothing out, so that absence is proof. Returns those that
+    /// turned out to be gone.
     pub fn apply_walk<'a>(
         &mut self,
         hierarchy: u32,
         seen: impl Iterator<Item = (u64, &'a str)>,
         began_ns: u64,
         whole: bool,
-    ) {
+    ) -> Vec<CgroupKey> {
         self.walk = self.walk.wrapping_add(1);
         for (id, path) in seen {
             self.learn_seen(CgroupKey { hierarchy, id }, path, began_ns);
         }
         if !whole {
-            return;
+            return Vec::new();
         }
         let gone = |key: &CgroupKey, node: &Node| {
             key.hierarchy == hierarchy
@@ -146,10 +156,27 @@ impl CgroupTree {
         };
         let missing: Vec<CgroupKey> =
             self.nodes.iter().filter(|(key, node)| gone(key, node)).map(|(key, _)| *key).collect();
-        for key in missing {
-            self.bury(key, began_ns);
+        for key in &missing {
+            self.bury(*key, began_ns);
             self.counters.missed_removals += 1;
         }
+        missing
+    }
+
+    /// Takes in what an earlier run knew, before anything else: the living first, then the dead, oldest first.
+    pub(super) fn restore(&mut self, key: CgroupKey, path: &str, removed_at: Option<u64>) {
+        if self.nodes.contains_key(&key) {
+            return;
+        }
+        self.insert(key, path, 0);
+        if let Some(removed_at) = removed_at {
+            self.bury(key, removed_at);
+        }
+    }
+
+    /// All that are known, dead or alive, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (CgroupKey, &Node)> {
+        self.nodes.iter().map(|(key, node)| (*key, node))
     }
 
     /// Drops tombstones whose time is over at `now_ns`, nanoseconds since boot.

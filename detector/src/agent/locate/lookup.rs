@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 use super::{
     Locator, View,
     cgroup_path::{self, Parsed, path_of_level},
-    cgroups::{CachedPlace, Node},
+    cgroups::{CachedPlace, Generation, Node},
     names::RETRY_NS,
     place::{Owner, Place, Pod},
     process,
@@ -40,7 +40,8 @@ impl Locator {
         };
         let (path, removed_at) = (Arc::clone(&node.path), node.removed_at);
         let Found { place, complete, retry_at } = self.find(path, removed_at, boot_ns);
-        let cached = CachedPlace { place: Arc::clone(&place), complete, generation: self.names.generation(), retry_at };
+        let generation = self.generation();
+        let cached = CachedPlace { place: Arc::clone(&place), complete, generation, retry_at };
         self.tree.keep(key, cached);
         Some(place)
     }
@@ -91,8 +92,9 @@ impl Locator {
             self.names.take_in();
         }
         let cached = self.tree.get(key)?.place.as_ref()?;
-        let fresh = cached.generation == self.names.generation() && boot_ns < cached.retry_at;
-        (fresh || cached.complete).then(|| Arc::clone(&cached.place))
+        let fresh = cached.generation == self.generation() && boot_ns < cached.retry_at;
+        let complete = cached.complete && cached.generation.pods == self.pods.generation();
+        (fresh || complete).then(|| Arc::clone(&cached.place))
     }
 
     fn find(&mut self, path: Arc<str>, removed_at: Option<u64>, boot_ns: u64) -> Found {
@@ -106,6 +108,7 @@ impl Locator {
                 owner = named(owner, &names);
             }
         }
+        self.pods.improve(&mut owner);
         if let Some(pod) = pod_of(&mut owner).filter(|pod| pod.name.is_none()) {
             let names = self.names_in_pod(&path, &parsed, boot_ns);
             if let Some(names) = &names {
@@ -120,7 +123,7 @@ impl Locator {
 
     /// The names of some container of the pod that `path` belongs to: a pod's own cgroup has no files, and gVisor runs
     /// all of a pod there. Read if none is known yet and the path names no container itself.
-    fn names_in_pod(&mut self, path: &str, parsed: &Parsed<'_>, boot_ns: u64) -> Option<Arc<Names>> {
+    pub(super) fn names_in_pod(&mut self, path: &str, parsed: &Parsed<'_>, boot_ns: u64) -> Option<Arc<Names>> {
         let pod = path_of_level(path, parsed.pod?.level);
         let mut unread: Option<&Node> = None;
         for node in self.tree.below(self.hierarchy.number, pod) {
@@ -139,6 +142,11 @@ impl Locator {
         let inner = cgroup_path::parse(&path);
         let answer = self.names.ask(inner.container?, inner.user, removed_at, boot_ns);
         answer.names.filter(|names| names.pod_name.is_some())
+    }
+
+    /// State of what is known of names.
+    fn generation(&self) -> Generation {
+        Generation { names: self.names.generation(), pods: self.pods.generation() }
     }
 
     fn find_by_pid(&mut self, key: CgroupKey, pid_hint: Option<u32>) {
@@ -168,7 +176,7 @@ fn pod_of(owner: &mut Owner) -> Option<&mut Pod> {
 }
 
 /// Adds what the runtime's files told to what the path told.
-fn named(owner: Owner, names: &Names) -> Owner {
+pub(super) fn named(owner: Owner, names: &Names) -> Owner {
     let Owner::Container(mut container) = owner else { return owner };
     if let Some(pod) = &mut container.pod {
         pod.namespace.clone_from(&names.pod_namespace);

@@ -11,12 +11,15 @@
 
 pub mod cgroup_path;
 pub mod cgroups;
+mod changes;
 pub mod hierarchy;
 mod lookup;
 pub mod names;
 pub mod place;
+pub mod pods;
 mod process;
 pub mod runtime;
+mod snapshot;
 mod walk;
 
 use std::{
@@ -26,19 +29,23 @@ use std::{
 };
 
 pub use cgroup_path::path_of_level;
+pub use changes::seek::SEEK_NS;
 pub use hierarchy::{Hierarchy, HierarchyError, Version, View};
 pub use names::{
     NameCounters, SlowNames,
     reader::{InPlace, NameReader},
     worker::Worker,
 };
-pub use place::{Container, Owner, Place, Pod, Qos, Runtime};
+pub use place::{Container, ContainerChange, Owner, Place, Pod, Qos, Runtime};
 pub use runtime::NameError;
+pub use snapshot::{LocatorSnapshot, SNAPSHOT_CAPACITY, SavedCgroup};
 pub use walk::{Baseline, WalkError};
 
 use self::{
     cgroups::{CgroupTree, TreeCounters},
+    changes::{Changes, seek::Seek},
     names::NameCache,
+    pods::{PodCounters, PodIndex},
 };
 use super::decode::event::{CgroupChange, CgroupKey, CgroupLife};
 
@@ -49,6 +56,11 @@ pub struct Locator {
     hierarchy: Hierarchy,
     tree: CgroupTree,
     names: NameCache,
+    /// Where the API server may be asked for pods.
+    pods: PodIndex,
+    seek: Seek,
+    /// Where somebody wants to be told.
+    changes: Option<Changes>,
     counters: OwnCounters,
     walk_error: Option<WalkError>,
 }
@@ -105,6 +117,12 @@ pub struct LocateCounters {
     pub resolved_by_pid: u64,
     /// Questions for a cgroup that nobody knew.
     pub unresolved: u64,
+    /// Pods watched.
+    pub pods: PodCounters,
+    /// Searches for names that were not begun, because too many went on.
+    pub unsought: u64,
+    /// Changes of containers that could not be told for want of room.
+    pub untold: u64,
 }
 
 impl Locator {
@@ -127,15 +145,33 @@ impl Locator {
     /// # Errors
     /// As [`Locator::start`].
     pub fn start_with(root: &Path, reader: Box<dyn NameReader>) -> Result<(Self, Vec<Baseline>), LocateError> {
+        Self::resume(root, reader, &LocatorSnapshot::default(), 0)
+    }
+
+    /// The same with what an earlier run of this boot wrote down ([`Locator::snapshot`]): what died since is still known.
+    /// `now_ns`: nanoseconds since boot.
+    ///
+    /// # Errors
+    /// As [`Locator::start`].
+    pub fn resume(
+        root: &Path,
+        reader: Box<dyn NameReader>,
+        snapshot: &LocatorSnapshot,
+        now_ns: u64,
+    ) -> Result<(Self, Vec<Baseline>), LocateError> {
         let mut locator = Self {
             root: root.to_owned(),
             hierarchy: Hierarchy::find(root)?,
             tree: CgroupTree::default(),
             names: NameCache::new(reader),
+            pods: PodIndex::default(),
+            seek: Seek::default(),
+            changes: None,
             counters: OwnCounters::default(),
             walk_error: None,
         };
-        let baselines = locator.walk_again(0);
+        locator.restore(snapshot, now_ns);
+        let baselines = locator.walk_again(now_ns);
         Ok((locator, baselines))
     }
 
@@ -154,12 +190,16 @@ impl Locator {
 
         let number = self.hierarchy.number;
         for (id, path) in &walked.cgroups {
-            if self.tree.get(CgroupKey { hierarchy: number, id: *id }).is_none() {
-                self.want_names(path);
+            let key = CgroupKey { hierarchy: number, id: *id };
+            if self.tree.get(key).is_none_or(|node| node.removed_at.is_some() || *node.path != **path) {
+                self.want_names(path, key);
             }
         }
         let seen = walked.cgroups.iter().map(|(id, path)| (*id, path.as_str()));
-        self.tree.apply_walk(number, seen, began_ns, whole);
+        for key in self.tree.apply_walk(number, seen, began_ns, whole) {
+            self.container_ended(key, began_ns);
+            self.note_removed(key);
+        }
         self.names.fetch(usize::MAX);
         walked.baselines
     }
@@ -174,16 +214,13 @@ impl Locator {
         match (life.change, life.path.as_deref()) {
             (CgroupChange::Made, Some(path)) => {
                 self.tree.learn(life.key, path, boot_ns);
-                self.want_names(path);
+                self.want_names(path, life.key);
             }
             (CgroupChange::Made, None) => self.counters.without_path += 1,
             (CgroupChange::Removed, path) => {
                 self.tree.forget(life.key, path, boot_ns);
-                let Some(node) = self.tree.get(life.key) else { return };
-                let parsed = cgroup_path::parse(&node.path);
-                if let Some(part) = parsed.container.filter(|_| parsed.is_container_itself()) {
-                    self.names.forget(part.id, boot_ns);
-                }
+                self.container_ended(life.key, boot_ns);
+                self.note_removed(life.key);
             }
         }
     }
@@ -226,6 +263,9 @@ impl Locator {
             left_out: own.left_out,
             resolved_by_pid: own.resolved_by_pid,
             unresolved: own.unresolved,
+            pods: self.pods.counters(),
+            unsought: self.seek.refused(),
+            untold: self.untold_changes(),
         }
     }
 
@@ -235,10 +275,19 @@ impl Locator {
         walk.into_iter().chain(self.names.take_errors()).collect()
     }
 
-    fn want_names(&mut self, path: &str) {
+    fn want_names(&mut self, path: &str, key: CgroupKey) {
         let parsed = cgroup_path::parse(path);
         if let Some(part) = parsed.container.filter(|_| parsed.is_container_itself()) {
-            self.names.want(part, parsed.user);
+            self.names.want(part, parsed.user, key);
+        }
+    }
+
+    /// The names of a container whose cgroup was removed are kept as long as its cgroup.
+    fn container_ended(&mut self, key: CgroupKey, boot_ns: u64) {
+        let Some(node) = self.tree.get(key) else { return };
+        let parsed = cgroup_path::parse(&node.path);
+        if let Some(part) = parsed.container.filter(|_| parsed.is_container_itself()) {
+            self.names.forget(part.id, boot_ns);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// A memory cgroup with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -9,6 +11,23 @@ pub struct Place {
     pub path: Arc<str>,
     /// Who owns it.
     pub owner: Owner,
+}
+
+/// What became of a container or a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerChange {
+    /// A container lives at this place; told when it is first seen, and again when its names become known or change.
+    Seen(Arc<Place>),
+    /// The container with this id is gone. Its pod may live on and start another.
+    Gone {
+        /// Its id.
+        id: String,
+    },
+    /// The pod is gone with all its containers.
+    PodGone {
+        /// Its uid, as [`Pod::uid`].
+        uid: String,
+    },
 }
 
 /// Who owns a cgroup.
@@ -68,7 +87,8 @@ pub enum Qos {
 }
 
 /// Container runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Runtime {
     /// containerd by its CRI plugin or another client.
     Containerd,

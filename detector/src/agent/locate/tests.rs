@@ -1,6 +1,8 @@
 //! The whole stage over a temporary root: fake `/proc`, `/sys/fs/cgroup` and files of runtimes.
 
+mod changes;
 mod lookup;
+mod snapshot;
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 

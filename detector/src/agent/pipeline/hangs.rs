@@ -8,14 +8,13 @@ use std::{
     time::Duration,
 };
 
-use super::chain;
 use crate::agent::{
     decode::event::{Comm, HungTask},
     locate::Place,
     options::Method,
     problem::{
         Frame, Hang, HangState,
-        hung_task::{self, Account, HangCounts, HungTaskRules, MAX_OPEN, POLL_INTERVAL},
+        hung_task::{self, Account, HangCounts, HungTaskRules, MAX_OPEN, OpenHang, POLL_INTERVAL},
     },
     sink::Stage,
     source::{
@@ -23,6 +22,7 @@ use crate::agent::{
         task::{self, Look, PatientReader, TaskError},
     },
 };
+use crate::cause::error_chain;
 
 /// Times the kernel's time limit after which a task that is told of no more hangs no more: it looks at least that often.
 const QUIET_SCANS: u32 = 3;
@@ -143,6 +143,17 @@ impl Hangs {
         told.into_iter().collect()
     }
 
+    /// Hangs that are open, for a later run of this boot.
+    pub(super) fn handover(&self) -> Vec<OpenHang> {
+        self.rules.handover()
+    }
+
+    /// Takes over a hang that an earlier run told of; it is looked at as soon as there is time for it.
+    pub(super) fn inherit(&mut self, hang: &OpenHang, place: Option<Arc<Place>>, now_ns: u64) {
+        self.rules.inherit(hang, place);
+        self.poll_at_ns = Some(now_ns);
+    }
+
     /// Looks at all tasks that hang, if it is time.
     pub(super) fn poll(&mut self, now_ns: u64) -> Vec<Hang> {
         if self.poll_at_ns.is_none_or(|at| now_ns < at) {
@@ -152,7 +163,8 @@ impl Hangs {
         for tid in self.rules.open() {
             match self.look(tid, now_ns) {
                 Ok(Some(look)) => told.extend(self.rules.looked(tid, &look, now_ns)),
-                Ok(None) => {}
+                // Nobody can look: what an earlier run told is believed until then.
+                Ok(None) => told.extend(self.rules.take_over(tid, now_ns)),
                 Err(error) => self.trouble(&error),
             }
         }
@@ -167,7 +179,7 @@ impl Hangs {
             return task::look(&self.root, tid).map(Some);
         }
         let ticks = self.least_jiffies().unwrap_or(u64::MAX);
-        let quiet = Duration::from_nanos(u64::try_from(self.tick.as_nanos()).unwrap_or(u64::MAX).saturating_mul(ticks));
+        let quiet = Duration::from_nanos(crate::clock::nanoseconds(self.tick).saturating_mul(ticks));
         let stood = Duration::from_nanos(now_ns.saturating_sub(self.rules.stood_at(tid).unwrap_or(now_ns)));
         Ok((stood > quiet.saturating_mul(QUIET_SCANS)).then_some(Look::Gone))
     }
@@ -182,7 +194,7 @@ impl Hangs {
         self.symbols.end_batch();
         let mut troubles = std::mem::take(&mut self.troubles);
         if let Some(error) = self.symbols.take_error() {
-            troubles.push(Trouble { stage: Stage::Source, kind: "symbols", count: 1, message: chain(&error) });
+            troubles.push(Trouble { stage: Stage::Source, kind: "symbols", count: 1, message: error_chain(&error) });
         }
         let counts = self.rules.counts();
         let lost = [
@@ -225,8 +237,7 @@ impl Hangs {
         if self.rules.counts().open == 0 {
             self.poll_at_ns = None;
         } else if self.poll_at_ns.is_none() {
-            let interval = u64::try_from(POLL_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
-            self.poll_at_ns = Some(now_ns.saturating_add(interval));
+            self.poll_at_ns = Some(now_ns.saturating_add(crate::clock::nanoseconds(POLL_INTERVAL)));
         }
     }
 
@@ -235,7 +246,7 @@ impl Hangs {
             TaskError::Stuck { .. } => "task_stack_stuck",
             TaskError::Read { .. } | TaskError::Lacks { .. } | TaskError::Thread(_) => "task_unreadable",
         };
-        self.troubles.push(Trouble { stage: Stage::Source, kind, count: 1, message: chain(error) });
+        self.troubles.push(Trouble { stage: Stage::Source, kind, count: 1, message: error_chain(error) });
     }
 }
 

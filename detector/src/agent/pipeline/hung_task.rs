@@ -7,12 +7,27 @@ use crate::agent::{
     decode::HungTask,
     locate::Place,
     options::{Detector, Method},
-    problem::{Hang, Transition},
+    problem::{
+        Hang, Transition,
+        hung_task::{MAX_OPEN, OpenHang},
+    },
     source::Records,
     watch::AgentError,
 };
 
 impl Pipeline<'_> {
+    /// Takes over the hangs that an earlier run of this boot told of ([`Handover::hangs`]); to be called before any record is
+    /// read.
+    ///
+    /// [`Handover::hangs`]: crate::agent::sink::Handover::hangs
+    pub fn inherit_hangs(&mut self, hangs: &[OpenHang]) {
+        let now = (self.clock)();
+        for hang in hangs.iter().take(MAX_OPEN) {
+            let place = hang.cgroup().and_then(|key| self.locator.place(key, None, now));
+            self.hangs.inherit(hang, place, now);
+        }
+    }
+
     /// Looks at the tasks that hang, if it is time, and tells which hang no more.
     pub(super) fn poll_hangs(&mut self, now_ns: u64) -> Result<(), AgentError> {
         let told = self.hangs.poll(now_ns);
@@ -67,6 +82,7 @@ impl Pipeline<'_> {
     fn tell_hangs(&mut self, told: Vec<Hang>) -> Result<Progress, AgentError> {
         let begun = told.iter().filter(|hang| hangs::begins(hang)).count();
         for hang in told {
+            self.tell_container_at(hang.place.as_deref())?;
             self.sink.transition(&Transition::HungTask(Box::new(hang))).map_err(AgentError::Output)?;
         }
         Ok(self.count_down(begun as u64))

@@ -67,6 +67,7 @@ impl Pipeline<'_> {
     pub(super) fn tell(&mut self, kill: Box<OomKill>) -> Result<Progress, AgentError> {
         self.reckoning.killed(&kill);
         self.unresolved += u64::from(kill.place.is_none());
+        self.tell_container_at(kill.place.as_deref())?;
         self.sink.transition(&Transition::OomKilled(kill)).map_err(AgentError::Output)?;
         Ok(self.count_down(1))
     }

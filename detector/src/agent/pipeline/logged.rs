@@ -44,13 +44,14 @@ impl Pipeline<'_> {
             if Detector::ALL.into_iter().any(|detector| self.method_of(detector) == Some(Method::Kmsg)) {
                 self.losses.log_overrun(lost);
             }
-            self.note(Stage::Source, "log_overrun", || {
+            self.note_many(Stage::Source, "log_overrun", lost, || {
                 "the kernel's log was overwritten before it was read".to_owned()
             });
             for logged in self.log.lost() {
                 self.hear(logged)?;
             }
         }
+        self.reads.line();
         match self.log.line(record, now(self.clock)) {
             Ok(told) => {
                 if self.log.takes_silence() && self.hung_task_method == Some(Method::Kmsg) {
@@ -87,6 +88,7 @@ impl Pipeline<'_> {
     /// If the output cannot be written.
     pub fn look_after(&mut self) -> Result<Vec<Silent>, AgentError> {
         let now = (self.clock)();
+        self.locator.look_after(now);
         for logged in self.log.release(now) {
             self.hear(logged)?;
         }
@@ -128,8 +130,9 @@ impl Pipeline<'_> {
     /// How long until [`Pipeline::look_after`] has something to do; `None`: nothing waits.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
-        let due =
-            [self.notices.next_due(), self.log.next_due(), self.hangs.poll_at_ns()].into_iter().flatten().min()?;
+        let own = [self.notices.next_due(), self.log.next_due(), self.hangs.poll_at_ns()];
+        let others = [self.locator.next_due(), self.sink.next_due()];
+        let due = own.into_iter().chain(others).flatten().min()?;
         Some(Duration::from_nanos(due.saturating_sub((self.clock)())))
     }
 

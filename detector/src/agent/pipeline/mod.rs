@@ -3,15 +3,15 @@
 //! Both rings are drained together, the bulk ring first, so that the path of a cgroup is known before a kill in it is
 //! told; where a kill is faster than that, the bulk ring is drained once more before the cgroup counts as unknown.
 
+mod account;
 mod completion;
+mod containers;
 mod hangs;
 mod hung_task;
 mod kill;
 mod log;
 mod logged;
-mod losses;
 mod notices;
-mod reckoning;
 
 use std::{
     collections::BTreeMap,
@@ -21,24 +21,29 @@ use std::{
 
 use detector_common::{Kind, counter::Ring};
 
-pub use self::logged::Silent;
+pub use self::{
+    account::{End, counted::Settled},
+    logged::Silent,
+};
 use self::{
+    account::{counted::Strays, located::Located, losses::Losses, reads::Reads, reckoning::Reckoning},
     hangs::Hangs,
     log::Log,
-    losses::Losses,
-    notices::Notices,
-    reckoning::{QUIET_ATTEMPTS, Reckoning},
+    notices::{Notices, kind_of},
 };
 use super::{
     decode::{self, CgroupChange, CgroupKey, CgroupLife, DecodeError, KernelEvent},
-    locate::{LocateError, Locator, NameReader, Place, View, Worker},
+    locate::{LocateError, Locator, LocatorSnapshot, NameReader, Place, View, Worker},
     options::{Detector, Method},
     problem::{domain::DomainFinder, oom::OomRules},
-    sink::{Sink, Stage, Started, Summary},
-    source::{Records, task},
+    sink::{Sink, Stage, Started},
+    source::{Records, bpf::health::UNCOUNTED_KILLS, task},
     watch::AgentError,
 };
-use crate::clock::{self, BootClock, WallClock};
+use crate::{
+    cause::error_chain,
+    clock::{self, BootClock, WallClock},
+};
 
 /// Containers whose names are asked for between two batches of records.
 const NAMES_PER_BATCH: usize = 256;
@@ -58,11 +63,18 @@ pub enum Progress {
 pub struct Pipeline<'a> {
     sink: &'a mut dyn Sink,
     locator: Locator,
+    /// The sink keeps account of containers.
+    tells_containers: bool,
     rules: OomRules,
     hangs: Hangs,
     reckoning: Reckoning,
     notices: Notices,
     losses: Losses,
+    strays: Strays,
+    located: Located,
+    /// The sink could not save when it was last asked to.
+    saving_failed: bool,
+    reads: Reads,
     log: Log,
     /// How kills and hung tasks are learned of at present.
     oom_method: Option<Method>,
@@ -116,7 +128,26 @@ impl<'a> Pipeline<'a> {
         clock: BootClock<'a>,
         reader: Box<dyn NameReader>,
     ) -> Result<Self, LocateError> {
-        let (locator, baselines) = Locator::start_with(root, reader)?;
+        Self::resume(sink, root, count, clock, reader, &LocatorSnapshot::default())
+    }
+
+    /// The same with what an earlier run of this boot knew of cgroups ([`Pipeline::snapshot`]).
+    ///
+    /// # Errors
+    /// As [`Pipeline::start`].
+    pub fn resume(
+        sink: &'a mut dyn Sink,
+        root: &Path,
+        count: Option<u64>,
+        clock: BootClock<'a>,
+        reader: Box<dyn NameReader>,
+        snapshot: &LocatorSnapshot,
+    ) -> Result<Self, LocateError> {
+        let (mut locator, baselines) = Locator::resume(root, reader, snapshot, clock())?;
+        let tells_containers = sink.wants_containers();
+        if tells_containers {
+            locator.watch_changes(clock());
+        }
         // On cgroup v1 no file tells how often a limit led to the OOM killer.
         let counters = locator.counters();
         let whole = locator.hierarchy().view == View::Whole && counters.unreadable + counters.left_out == 0;
@@ -126,12 +157,17 @@ impl<'a> Pipeline<'a> {
         Ok(Self {
             sink,
             locator,
+            tells_containers,
             rules,
             hangs: Hangs::new(root, clock::tick()),
             log: Log::new(rustix::param::page_size() as u64, tick_ns(), logged::now(clock)),
             reckoning: Reckoning::begin(root, &baselines, clock),
             notices: Notices::default(),
             losses: Losses::default(),
+            strays: Strays::default(),
+            located: Located::default(),
+            saving_failed: false,
+            reads: Reads::default(),
             oom_method: None,
             hung_task_method: None,
             remaining: count,
@@ -176,6 +212,11 @@ impl<'a> Pipeline<'a> {
         self.sink.set_wall_clock(wall);
     }
 
+    /// An earlier run told of these losses, by kind: the kernel side's counters go on from there.
+    pub fn knows_of_losses(&mut self, told: &[(String, u64)]) {
+        self.losses.begin_at(told);
+    }
+
     /// From now on `detector` uses this method; `None`: it is blind or off.
     pub fn set_method(&mut self, detector: Detector, method: Option<Method>) {
         match detector {
@@ -194,6 +235,11 @@ impl<'a> Pipeline<'a> {
     /// Gives notice of something. `kind` is one of a closed set of words.
     pub fn note(&mut self, stage: Stage, kind: &'static str, message: impl FnOnce() -> String) {
         self.notices.add(stage, kind, 1, (self.clock)(), message);
+    }
+
+    /// The same for something that happened `count` times.
+    pub fn note_many(&mut self, stage: Stage, kind: &'static str, count: u64, message: impl FnOnce() -> String) {
+        self.notices.add(stage, kind, count, (self.clock)(), message);
     }
 
     /// Whether as many happenings as were asked for have been told.
@@ -235,49 +281,9 @@ impl<'a> Pipeline<'a> {
         Ok(progress)
     }
 
-    /// Reads what is left, holds the count against the kernel's, and tells the summary.
-    ///
-    /// # Errors
-    /// As [`Pipeline::drain`].
-    pub fn finish(mut self, records: &mut impl Records) -> Result<Summary, AgentError> {
-        let kernel = self.settle(records)?;
-        self.end_of_log()?;
-        // Records that nobody asked for any more: the kernel's count includes them, ours does not.
-        let unread = self.remaining == Some(0) && records.next(Ring::Precious, &mut self.record);
-        self.look_for_losses(records)?;
-        self.note_errors();
-        for notice in self.notices.take_all() {
-            self.sink.notice(&notice).map_err(AgentError::Output)?;
-        }
-        let unaccounted = kernel.filter(|_| !unread).map(|kernel| self.reckoning.unaccounted(kernel));
-        let differences = match unaccounted {
-            None | Some(0) => BTreeMap::new(),
-            Some(_) => self.differences(),
-        };
-        let summary = self.summary(kernel, unaccounted, differences);
-        self.sink.summary(&summary).and_then(|()| self.sink.flush()).map_err(AgentError::Output)?;
-        Ok(summary)
-    }
-
-    /// Reads until no kill falls between the last record and the kernel's count, and returns that count. The kernel counts
-    /// a moment before the record is written: a difference is looked at again.
-    fn settle(&mut self, records: &mut impl Records) -> Result<Option<u64>, AgentError> {
-        self.drain(records)?;
-        let mut kernel = None;
-        for _ in 0..QUIET_ATTEMPTS {
-            let before = self.rules.counts();
-            kernel = self.reckoning.kernel_kills(&self.root);
-            self.drain(records)?;
-            let quiet = self.rules.counts() == before;
-            if quiet && kernel.is_none_or(|kernel| self.reckoning.unaccounted(kernel) == 0) {
-                break;
-            }
-        }
-        Ok(kernel)
-    }
-
     fn take(&mut self, records: &mut impl Records) -> Result<Progress, AgentError> {
-        match decode::decode(&self.record) {
+        let event = decode::decode(&self.record).inspect(|event| self.reads.record(event));
+        match event {
             Ok(KernelEvent::OomMark(mark)) => return self.marked(mark, records),
             Ok(KernelEvent::CgroupLife(life)) => self.learn(&life),
             Ok(KernelEvent::HungTask(event)) => return self.hung(*event, records),
@@ -324,7 +330,8 @@ impl<'a> Pipeline<'a> {
 
     fn drain_bulk(&mut self, records: &mut impl Records) {
         while records.next(Ring::Bulk, &mut self.bulk_record) {
-            match decode::decode(&self.bulk_record) {
+            let event = decode::decode(&self.bulk_record).inspect(|event| self.reads.record(event));
+            match event {
                 Ok(KernelEvent::CgroupLife(life)) => self.learn(&life),
                 // The kernel side never writes kills to this ring.
                 Ok(KernelEvent::OomMark(_)) => self.undecodable(&DecodeError::Kind { found: Kind::OOM_MARK.0 }),
@@ -343,8 +350,9 @@ impl<'a> Pipeline<'a> {
         let now = (self.clock)();
         let new = self.losses.ring_full(&records.dropped()?, now);
         for dropped in &new {
-            self.notices.add(Stage::Source, dropped.kind, dropped.count, now, || {
-                format!("the ring was full: records of kind {} were lost", dropped.kind)
+            self.notices.add(Stage::Source, dropped.kind, dropped.count, now, || match dropped.kind {
+                UNCOUNTED_KILLS => "the map of counts was full: kills were not counted in the kernel".to_owned(),
+                kind => format!("the ring was full: records of kind {kind} were lost"),
             });
         }
         self.walk_owed |= new.iter().any(|dropped| dropped.kind.starts_with("cgroup"));
@@ -364,7 +372,7 @@ impl<'a> Pipeline<'a> {
     fn note_errors(&mut self) {
         let now = (self.clock)();
         for error in self.locator.take_errors() {
-            self.notices.add(Stage::Locate, kind_of(&error), 1, now, || chain(&error));
+            self.notices.add(Stage::Locate, kind_of(&error), 1, now, || error_chain(&error));
         }
         for hangs::Trouble { stage, kind, count, message } in self.hangs.end_batch() {
             self.notices.add(stage, kind, count, now, || message);
@@ -372,62 +380,17 @@ impl<'a> Pipeline<'a> {
     }
 
     fn end_batch(&mut self) -> Result<(), AgentError> {
+        self.tell_containers()?;
         self.note_errors();
+        self.tell_counts();
         for notice in self.notices.take_due((self.clock)()) {
             self.sink.notice(&notice).map_err(AgentError::Output)?;
         }
         self.sink.flush().map_err(AgentError::Output)
     }
-
-    fn differences(&mut self) -> BTreeMap<String, i64> {
-        let hierarchical = self.locator.hierarchy().number == 0;
-        let now = self.locator.walk_again((self.clock)());
-        self.reckoning.differences(&now, hierarchical)
-    }
-
-    fn summary(&self, kernel: Option<u64>, unaccounted: Option<i64>, differences: BTreeMap<String, i64>) -> Summary {
-        let (counts, hangs) = (self.rules.counts(), self.hangs.counts());
-        Summary {
-            kills: counts.kills,
-            incidents: counts.incidents,
-            already_dying: counts.already_dying,
-            duplicates: counts.duplicates,
-            unresolved: self.unresolved,
-            hangs: hangs.raised,
-            hangs_open: hangs.open,
-            lost: self.losses.total(),
-            lost_ring: self.losses.ring.clone(),
-            lost_decode: self.losses.decode.clone(),
-            kernel_kills: kernel,
-            unaccounted,
-            differences,
-        }
-    }
 }
 
 /// Length of a jiffy in nanoseconds.
 fn tick_ns() -> u64 {
-    u64::try_from(clock::tick().as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn kind_of(error: &LocateError) -> &'static str {
-    match error {
-        LocateError::Hierarchy(_) => "hierarchy",
-        LocateError::Walk(_) => "walk",
-        LocateError::Names(_) => "names",
-        LocateError::SlowNames(_) => "names_slow",
-        LocateError::NoReader(_) => "names_unread",
-    }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
+    clock::nanoseconds(clock::tick())
 }

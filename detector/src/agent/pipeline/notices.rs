@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::sink::{Notice, Stage};
+use crate::agent::{
+    locate::LocateError,
+    sink::{Notice, Stage},
+};
 
 /// How long a kind keeps silent after it was told.
 pub(super) const SILENCE_NS: u64 = 60 * 1_000_000_000;
@@ -48,6 +51,12 @@ impl Notices {
         self.take(|_| true, 0)
     }
 
+    /// How many of that kind wait to be told.
+    pub(super) fn waiting(&self, stage: Stage, kind: &str) -> u64 {
+        let found = self.kinds.iter().find(|((of, name), _)| *of == stage.name() && *name == kind);
+        found.and_then(|(_, kind)| kind.waiting.as_ref()).map_or(0, |notice| notice.count)
+    }
+
     /// When the next notice that is held back may be told, nanoseconds since boot.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.kinds.values().filter(|kind| kind.waiting.is_some()).map(|kind| kind.silent_until).min()
@@ -64,6 +73,17 @@ impl Notices {
             }
         }
         told
+    }
+}
+
+/// The word for an error of the locator.
+pub(super) fn kind_of(error: &LocateError) -> &'static str {
+    match error {
+        LocateError::Hierarchy(_) => "hierarchy",
+        LocateError::Walk(_) => "walk",
+        LocateError::Names(_) => "names",
+        LocateError::SlowNames(_) => "names_slow",
+        LocateError::NoReader(_) => "names_unread",
     }
 }
 
@@ -96,6 +116,15 @@ mod tests {
         notices.take_due(10);
         notices.add(Stage::Decode, "abi", 1, 11, || "b".into());
         assert_eq!(told(&notices.take_due(11)), [("abi", 1, "b")]);
+    }
+
+    #[test]
+    fn what_waits_can_be_asked_for_and_what_was_told_waits_no_more() {
+        let mut notices = Notices::default();
+        notices.add(Stage::Source, "oom_mark", 4, 10, || "a".into());
+        assert_eq!(notices.waiting(Stage::Source, "oom_mark"), 4);
+        notices.take_due(10);
+        assert_eq!((notices.waiting(Stage::Source, "oom_mark"), notices.waiting(Stage::Source, "x")), (0, 0));
     }
 
     #[test]

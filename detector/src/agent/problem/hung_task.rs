@@ -16,12 +16,15 @@
 //! | open | record of other switches: it ran, and hangs anew | `Ran`, `Raised` |
 //! | open | record of another start: the number is another task's | `Exited`, `Raised` |
 //! | open | look: same start and switches, uninterruptible | nothing |
+//! | open, handed over by an earlier run | the same, or it cannot be looked at | `Sustained`, once |
 //! | open | look: other switches, or not uninterruptible any more | `Ran` |
 //! | open | look: gone, dead, or another start | `Exited` |
 //!
 //! One hang is one task (thread id and start) that has been switched away from so many times and not run since. A record
 //! may lack start or switches (the classic tracepoint and the kernel's log tell neither): then what the first look found
 //! stands in for them, and what neither told is taken to be the same.
+
+mod handover;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -31,13 +34,16 @@ use std::{
 
 use arrayvec::ArrayVec;
 
+pub use handover::OpenHang;
+
 use super::transition::{Frame, Hang, HangState};
 use crate::agent::{
-    decode::event::{Comm, HungTask},
+    decode::event::{Comm, HungTask, Stamp},
     locate::Place,
     options::Method,
     source::task::{Look, Seen, State},
 };
+use crate::clock::{USER_TICK_NS, nanoseconds};
 
 /// Hangs that are open at a time at most. Records of further tasks are counted, not told.
 pub const MAX_OPEN: usize = 1024;
@@ -45,9 +51,8 @@ pub const MAX_OPEN: usize = 1024;
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Hangs that are remembered after their end, against records that were written before it and read after.
 const MAX_ENDED: usize = 1024;
-/// Starts of one task as record and `/proc` tell them differ by less: `/proc` rounds down to a tick of user space, of
-/// which there are 100 a second on all that this program runs on (`USER_HZ`).
-const START_TOLERANCE_NS: u64 = 10_000_000;
+/// Starts of one task as record and `/proc` tell them differ by less: `/proc` rounds down.
+const START_TOLERANCE_NS: u64 = USER_TICK_NS;
 
 /// Whether a task that started at `start_ns` by its record may be the one that `/proc` shows.
 #[must_use]
@@ -93,6 +98,8 @@ pub struct HungTaskRules {
     open: BTreeMap<u32, Open>,
     ended: VecDeque<Ended>,
     counts: HangCounts,
+    /// Hangs that have a number: those that began, and those handed over by an earlier run.
+    numbered: u64,
     tick: Duration,
 }
 
@@ -100,11 +107,13 @@ pub struct HungTaskRules {
 struct Open {
     /// What was told last. Its event is filled with all that was ever learned of the hang.
     hang: Hang,
-    /// Time of the first record, and the length that it told.
-    first_ns: u64,
+    /// The first record, and the length that it told.
+    first: Stamp,
     hung_then: Duration,
     /// When it was last seen to stand.
     stood_ns: u64,
+    /// An earlier run told of it, this one has not.
+    is_inherited: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +133,7 @@ impl HungTaskRules {
     /// No hang yet. `tick`: length of a jiffy.
     #[must_use]
     pub fn new(tick: Duration) -> Self {
-        Self { open: BTreeMap::new(), ended: VecDeque::new(), counts: HangCounts::default(), tick }
+        Self { open: BTreeMap::new(), ended: VecDeque::new(), counts: HangCounts::default(), numbered: 0, tick }
     }
 
     /// Takes in a record.
@@ -154,7 +163,10 @@ impl HungTaskRules {
             Look::Gone => Some(HangState::Exited),
             Look::Seen(seen) => open.look(seen, now_ns),
         };
-        self.end(tid, end?, now_ns)
+        match end {
+            Some(end) => self.end(tid, end, now_ns),
+            None => self.take_over(tid, now_ns),
+        }
     }
 
     /// Thread ids of the tasks that hang.
@@ -189,12 +201,18 @@ impl HungTaskRules {
         }
         self.counts.raised += 1;
         let Account { event, place, holder_place, stack, method } = account;
-        let first_ns = event.stamp.boot_ns;
+        let first = event.stamp;
         let hung = told_length(&event, self.tick);
-        let (number, state) = (self.counts.raised, HangState::Raised);
-        let hang = Hang { number, state, boot_ns: first_ns, hung, event, place, holder_place, stack, method };
-        self.open.insert(tid, Open { hang: hang.clone(), first_ns, hung_then: hung, stood_ns: first_ns });
+        let (number, state, boot_ns) = (self.next_number(), HangState::Raised, first.boot_ns);
+        let hang = Hang { number, state, boot_ns, hung, event, place, holder_place, stack, method };
+        let open = Open { hang: hang.clone(), first, hung_then: hung, stood_ns: boot_ns, is_inherited: false };
+        self.open.insert(tid, open);
         Some(hang)
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
     }
 
     fn end(&mut self, tid: u32, state: HangState, now_ns: u64) -> Option<Hang> {
@@ -242,6 +260,7 @@ impl Open {
     fn sustain(&mut self, account: Account, tick: Duration) -> Hang {
         let Account { event, place, holder_place, stack, method } = account;
         self.stood_ns = self.stood_ns.max(event.stamp.boot_ns);
+        self.is_inherited = false;
         let hang = &mut self.hang;
         if event.lock.is_some() {
             hang.holder_place = holder_place;
@@ -263,7 +282,7 @@ impl Open {
 
     /// The larger of what the kernel told last, and of what it told first with the time since then.
     fn length_at(&self, now_ns: u64) -> Duration {
-        let since = Duration::from_nanos(now_ns.saturating_sub(self.first_ns));
+        let since = Duration::from_nanos(now_ns.saturating_sub(self.first.boot_ns));
         self.hang.hung.max(self.hung_then.saturating_add(since))
     }
 }
@@ -320,7 +339,7 @@ fn fill(event: &mut HungTask, before: HungTask) {
 
 /// How long the kernel says that it has hung: never longer than since boot, whatever the record holds.
 fn told_length(event: &HungTask, tick: Duration) -> Duration {
-    let tick_ns = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX);
+    let tick_ns = nanoseconds(tick);
     let ns = event.hung_jiffies.unwrap_or(0).saturating_mul(tick_ns);
     Duration::from_nanos(ns.min(event.stamp.boot_ns))
 }

@@ -37,7 +37,8 @@ fn of_container(container: &Container, hit: u32, mark: &OomMark) -> Limit {
         return Limit::Container;
     }
     match &container.pod {
-        // kubelet gives a pod of one container the same limit as the container, and the kernel then names the pod.
+        // kubelet gives a pod of one container the same limit as the container, and a container without a limit that of its
+        // pod, if that has one of its own (KEP-2837); the kernel then names the pod.
         Some(pod) if hit >= pod.level => above(container.level, hit, mark, (Limit::Container, Limit::Pod)),
         Some(_) => Limit::Ancestor,
         None => above(container.level, hit, mark, (Limit::Container, Limit::Ancestor)),

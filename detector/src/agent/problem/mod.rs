@@ -2,6 +2,7 @@
 
 pub mod domain;
 pub mod hung_task;
+pub mod lifecycle;
 pub mod limit;
 pub mod oom;
 pub mod oom_log;

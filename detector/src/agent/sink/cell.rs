@@ -4,18 +4,8 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthChar;
 
-/// Stands where something was cut.
-const CUT: char = '…';
-
-/// `text` without characters that would disturb a terminal: controls (escape sequences among them) and those that turn
-/// the direction of writing, which could make one name look like another.
-pub(super) fn harmless(text: &str) -> String {
-    let disturbs = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|c| if disturbs(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
+use crate::text::CUT;
+pub(super) use crate::text::harmless;
 
 /// Columns that `text` takes on a terminal.
 pub(super) fn columns(text: &str) -> usize {

@@ -20,15 +20,16 @@ use crate::{
 };
 
 /// Booted at 2023-11-14 22:13:20 UTC, pages of 4 KiB.
-pub(super) const UNITS: Units = Units { page_size: 4096, wall: WallClock::with_offset(1_700_000_000 * 1_000_000_000) };
+pub(in crate::agent) const UNITS: Units =
+    Units { page_size: 4096, wall: WallClock::with_offset(1_700_000_000 * 1_000_000_000) };
 
-pub(super) const POD_UID: &str = "0f3b2c1d-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
-pub(super) const CONTAINER_ID: &str = "8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d";
-pub(super) const CONTAINER_PATH: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0f3b2c1d_4e5f_4a6b_8c7d_9e0f1a2b3c4d.slice/cri-containerd-8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d.scope";
+pub(in crate::agent) const POD_UID: &str = "0f3b2c1d-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
+pub(in crate::agent) const CONTAINER_ID: &str = "8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d";
+pub(in crate::agent) const CONTAINER_PATH: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0f3b2c1d_4e5f_4a6b_8c7d_9e0f1a2b3c4d.slice/cri-containerd-8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d8d1f6c2e9a7b4c3d.scope";
 
 const KEY: CgroupKey = CgroupKey { hierarchy: 0, id: 900 };
 
-pub(super) fn comm(name: &str) -> Comm {
+pub(in crate::agent) fn comm(name: &str) -> Comm {
     let mut bytes = [0; COMM_LENGTH];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
         *to = from;
@@ -37,7 +38,7 @@ pub(super) fn comm(name: &str) -> Comm {
 }
 
 /// A child of a container with all names known, killed by the container's own limit of 256 MiB.
-pub(super) fn container_kill() -> OomKill {
+pub(in crate::agent) fn container_kill() -> OomKill {
     OomKill {
         mark: OomMark {
             stamp: Stamp { boot_ns: 100_000_000_000, cpu: 3, sequence: 17 },
@@ -88,7 +89,7 @@ fn victim() -> Victim {
     }
 }
 
-pub(super) fn container() -> Container {
+pub(in crate::agent) fn container() -> Container {
     Container {
         runtime: Runtime::Containerd,
         id: CONTAINER_ID.to_owned(),
@@ -106,7 +107,7 @@ pub(super) fn container() -> Container {
 }
 
 /// The same kill in another place.
-pub(super) fn kill_at(path: &str, owner: Owner) -> OomKill {
+pub(in crate::agent) fn kill_at(path: &str, owner: Owner) -> OomKill {
     OomKill {
         place: Some(Arc::new(Place { path: path.into(), owner })),
         domain: domain(path),
@@ -117,7 +118,7 @@ pub(super) fn kill_at(path: &str, owner: Owner) -> OomKill {
 }
 
 /// A kill in a cgroup that nobody owns.
-pub(super) fn cgroup_kill(path: &str) -> OomKill {
+pub(in crate::agent) fn cgroup_kill(path: &str) -> OomKill {
     kill_at(path, Owner::Cgroup)
 }
 
@@ -126,7 +127,7 @@ fn domain(path: &str) -> Domain {
 }
 
 /// A kill of which nothing is known but that it was.
-pub(super) fn unknown_kill() -> OomKill {
+pub(in crate::agent) fn unknown_kill() -> OomKill {
     let nothing = Victim {
         tgid: None,
         pid: None,
@@ -155,7 +156,7 @@ pub(super) fn unknown_kill() -> OomKill {
 }
 
 /// A thread of a container that waits for a mutex, which a thread of a sidecar holds.
-pub(super) fn hang() -> Hang {
+pub(in crate::agent) fn hang() -> Hang {
     let place = |path: &str, name: &str| {
         let container = Container { name: Some(name.to_owned()), ..container() };
         Some(Arc::new(Place { path: path.into(), owner: Owner::Container(container) }))
@@ -204,7 +205,7 @@ pub(super) fn hang() -> Hang {
 }
 
 /// A hang of which nothing is known but that it was.
-pub(super) fn unknown_hang() -> Hang {
+pub(in crate::agent) fn unknown_hang() -> Hang {
     let known = hang();
     let task = Task {
         tgid: None,
@@ -219,7 +220,7 @@ pub(super) fn unknown_hang() -> Hang {
     Hang { event, place: None, holder_place: None, stack: Vec::new(), ..known }
 }
 
-pub(super) fn started() -> Started {
+pub(in crate::agent) fn started() -> Started {
     Started {
         boot_ns: 5_000_000_000,
         kernel: "6.12.48".to_owned(),
@@ -233,7 +234,7 @@ pub(super) fn started() -> Started {
     }
 }
 
-pub(super) fn notice() -> Notice {
+pub(in crate::agent) fn notice() -> Notice {
     Notice {
         boot_ns: 6_000_000_000,
         stage: Stage::Source,

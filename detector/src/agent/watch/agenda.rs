@@ -15,30 +15,20 @@ const LOG_LATER: Duration = Duration::from_millis(200);
 /// there is noticed with the next sign of life, and a kill meanwhile by the kernel's log.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// How old a measurement of the wall clock may be when something is told: it may be set at any time.
-const WALL_CLOCK_AGE: Duration = Duration::from_secs(10);
-
 /// How long after a fall to a lower method the better ones are tried again, at the check that follows.
 const CLIMB: Duration = Duration::from_secs(300);
 
 /// What is due, and when.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Agenda {
-    /// No reason to wake up, as the wall clock.
+    /// No reason to wake up: asked for when something else did.
     climb: Option<Instant>,
     look_again: Option<Instant>,
     log: Option<Instant>,
     check: Option<Instant>,
-    /// No reason to wake up: asked for when something else did.
-    wall_clock: Instant,
 }
 
 impl Agenda {
-    /// Nothing is due; the wall clock was measured at `now`.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { climb: None, look_again: None, log: None, check: None, wall_clock: now + WALL_CLOCK_AGE }
-    }
-
     /// Records or lines came.
     pub(super) fn active(&mut self, now: Instant) {
         self.look_again = Some(now + LOOK_AGAIN);
@@ -79,15 +69,6 @@ impl Agenda {
     pub(super) fn takes_climb(&mut self, now: Instant) -> bool {
         self.climb.take_if(|due| *due <= now).is_some()
     }
-
-    /// Whether the wall clock is to be measured now; asked once each time.
-    pub(super) fn takes_measurement(&mut self, now: Instant) -> bool {
-        let due = now >= self.wall_clock;
-        if due {
-            self.wall_clock = now + WALL_CLOCK_AGE;
-        }
-        due
-    }
 }
 
 #[cfg(test)]
@@ -98,7 +79,7 @@ mod tests {
     #[test]
     fn at_rest_nothing_is_due() {
         let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
+        let mut agenda = Agenda::default();
         assert_eq!(agenda.next(), None);
         assert!(!agenda.takes_check(start + CHECK * 10));
     }
@@ -106,7 +87,7 @@ mod tests {
     #[test]
     fn after_a_sign_of_life_one_more_look_and_one_check_follow_and_then_nothing() {
         let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
+        let mut agenda = Agenda::default();
         agenda.active(start);
         assert_eq!(agenda.next(), Some(start + LOOK_AGAIN));
         agenda.looked(start + LOOK_AGAIN);
@@ -118,7 +99,7 @@ mod tests {
     #[test]
     fn life_that_never_ceases_does_not_put_the_check_off() {
         let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
+        let mut agenda = Agenda::default();
         let step = Duration::from_millis(10);
         for n in 0..500 {
             agenda.active(start + step * n);
@@ -129,7 +110,7 @@ mod tests {
     #[test]
     fn lines_of_a_witness_are_read_together_and_not_put_off_by_further_ones() {
         let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
+        let mut agenda = Agenda::default();
         assert!(!agenda.takes_log(start));
         agenda.log_later(start);
         agenda.log_later(start + LOG_LATER / 2);
@@ -142,7 +123,7 @@ mod tests {
     #[test]
     fn better_methods_are_tried_again_some_minutes_after_the_last_fall() {
         let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
+        let mut agenda = Agenda::default();
         assert!(!agenda.takes_climb(start + CLIMB));
         agenda.fell(start);
         agenda.fell(start + CLIMB / 2);
@@ -150,14 +131,5 @@ mod tests {
         assert!(!agenda.takes_climb(start + CLIMB));
         assert!(agenda.takes_climb(start + CLIMB * 2));
         assert!(!agenda.takes_climb(start + CLIMB * 3));
-    }
-
-    #[test]
-    fn the_wall_clock_is_measured_at_most_every_ten_seconds() {
-        let start = clock::monotonic_now();
-        let mut agenda = Agenda::new(start);
-        assert!(!agenda.takes_measurement(start));
-        assert!(agenda.takes_measurement(start + WALL_CLOCK_AGE));
-        assert!(!agenda.takes_measurement(start + WALL_CLOCK_AGE));
     }
 }

@@ -5,15 +5,16 @@ use std::{collections::BTreeSet, path::Path, time::Instant};
 use super::{
     AgentError,
     agenda::Agenda,
-    input::{self, Input, StopSignals},
+    counts,
+    input::{self, Beside, Input, StopSignals},
     ladder::Ladder,
-    sources::{ReadyError, Sources},
+    sources::{Inherited, ReadyError, Sources},
 };
 use crate::{
     agent::{
-        locate::{Hierarchy, LocateError},
+        locate::{Hierarchy, LocateError, Worker},
         options::{Detector, FOREIGN_PIDS, Method, WatchOptions},
-        pipeline::{Pipeline, Progress, Silent, chain},
+        pipeline::{Pipeline, Progress, Silent},
         sink::{MethodChange, Sink, Stage, Started, Summary},
         source::{
             bpf::probe::{Broken, Probe},
@@ -22,6 +23,7 @@ use crate::{
             memory, task,
         },
     },
+    cause::error_chain,
     clock::{self, WallClock},
     ops::{capability::Rights, privilege},
 };
@@ -32,6 +34,8 @@ pub(in crate::agent) struct Flow<'a> {
     ladders: Vec<Ladder>,
     pipeline: Pipeline<'a>,
     agenda: Agenda,
+    /// By which times are told.
+    wall: WallClock,
     /// The line in work, kept for its memory.
     line: Vec<u8>,
 }
@@ -45,18 +49,35 @@ impl<'a> Flow<'a> {
         sink: &'a mut dyn Sink,
         root: &Path,
     ) -> Result<Self, AgentError> {
+        Self::inherit(options, Inherited::default(), began, sink, root)
+    }
+
+    /// The same, going on from where an earlier run was.
+    pub(in crate::agent) fn inherit(
+        options: &WatchOptions,
+        mut inherited: Inherited,
+        began: Instant,
+        sink: &'a mut dyn Sink,
+        root: &Path,
+    ) -> Result<Self, AgentError> {
+        let cgroups = std::mem::take(&mut inherited.handover.cgroups);
+        let hangs = std::mem::take(&mut inherited.handover.hangs);
         let machine = Machine::read(root)?;
         let hierarchy = Hierarchy::find(root).map_err(LocateError::from)?;
-        let mut sources = Sources::open(root, hierarchy.number)?;
+        let mut sources = Sources::open(root, hierarchy.number, inherited)?;
         let mut ladders = Ladder::all(&options.detectors);
         for ladder in &mut ladders {
             ladder.start(&mut sources);
         }
         refuse_blindness(&ladders)?;
+        sources.settle();
         let attached_after = began.elapsed();
         let attached_at = clock::boot_ns();
         let witness = sources.open_log();
-        let mut pipeline = Pipeline::start(sink, root, options.count, &clock::boot_ns)?;
+        let mut pipeline =
+            Pipeline::resume(sink, root, options.count, &clock::boot_ns, Box::new(Worker::new(root)), &cgroups)?;
+        pipeline.knows_of_losses(sources.dropped_before());
+        pipeline.inherit_hangs(&hangs);
         for ladder in &ladders {
             pipeline.set_method(ladder.detector(), ladder.method());
         }
@@ -68,65 +89,65 @@ impl<'a> Flow<'a> {
             cgroups: pipeline.cgroups(),
             attached_after,
         };
-        if let Some(reason) = sources.without_types() {
-            pipeline.note(Stage::Source, "no_btf", || {
-                format!("methods that need the kernel's types do not work: {reason}")
-            });
-        }
-        if !sources.missing_fields().is_empty() {
-            let missing = sources.missing_fields().join("; ");
-            pipeline
-                .note(Stage::Source, "missing_fields", || format!("what depends on these stays unknown: {missing}"));
-        }
-        if ladders.iter().any(|ladder| ladder.detector() == Detector::HungTask)
-            && task::hung_task_timeout(root) == Some(0)
-        {
-            pipeline.note(Stage::Source, "hung_tasks_off", || {
-                "the kernel does not look for hung tasks: kernel.hung_task_timeout_secs is 0".to_owned()
-            });
-        }
-        if !task::sees_the_machine(root) {
-            pipeline.note(Stage::Source, "own_pid_namespace", || FOREIGN_PIDS.to_owned());
-        }
-        if let Some(reason) = sources.without_cgroup_life() {
-            pipeline.note(Stage::Source, "no_cgroup_life", || {
-                format!("cgroups made from now on have no known path: {reason}")
-            });
-        }
-        if let Some(reason) = sources.without_probe() {
-            pipeline.note(Stage::Source, "no_probe", || format!("nothing runs in the kernel: {reason}"));
-        }
-        let lost: Vec<String> = lost_without_rights();
-        if !lost.is_empty() {
-            pipeline.note(Stage::Source, "missing_rights", || lost.join("; "));
-        }
+        note_shortcomings(&mut pipeline, &sources, &ladders, root);
         if let Err(error) = witness {
-            let reason = chain(&error);
+            let reason = error_chain(&error);
             pipeline.note(Stage::Source, "no_witness", || {
                 format!("a method that falls silent will not be noticed by the kernel's log: {reason}")
             });
         }
+        let wall = WallClock::measure();
+        pipeline.set_wall_clock(wall);
         pipeline.begin(&started)?;
+        counts::begin(&mut pipeline, &sources)?;
         memory::release_unused();
-        Ok(Self { sources, ladders, pipeline, agenda: Agenda::new(clock::monotonic_now()), line: Vec::new() })
+        let now = clock::monotonic_now();
+        let mut agenda = Agenda::default();
+        if sources.may_have_records() {
+            agenda.active(now);
+        }
+        Ok(Self { sources, ladders, pipeline, agenda, wall, line: Vec::new() })
     }
 
-    /// Watches until enough was told, somebody asks for an end, or `deadline`.
+    /// Watches until enough was told, somebody asks for an end, or `deadline`. Those `beside` the flow may ask it for a
+    /// turn.
     pub(in crate::agent) async fn run(
         &mut self,
         signals: &mut StopSignals,
         deadline: Option<Instant>,
+        beside: &mut Beside,
     ) -> Result<(), AgentError> {
         loop {
-            match input::next(&self.sources, signals, deadline, self.next_due()).await? {
+            let input = input::next(&self.sources, signals, deadline, self.next_due(), beside).await?;
+            match input {
                 Input::Stop => return Ok(()),
+                Input::Pods(update) => self.pipeline.take_pods(update)?,
                 input => {
-                    if self.turn(input)? == Progress::Enough {
+                    if self.turn(&input)? == Progress::Enough {
                         return Ok(());
                     }
                 }
             }
+            self.keep();
         }
+    }
+
+    /// Has the sink save what must survive, if it is time, and lets go of the records that led to it.
+    fn keep(&mut self) {
+        if let Some(error) = self.sources.spool_trouble() {
+            self.pipeline.note(Stage::Source, "spool", || error_chain(&error));
+        }
+        self.pipeline.unspooled(self.sources.take_unspooled());
+        let urgent = self.sources.wants_clearing();
+        if self.pipeline.save_if_due(urgent, || self.sources.taken()) {
+            self.sources.clear_spool();
+        }
+    }
+
+    /// Looks for the names of containers that something waits for since an earlier run, until `until_ns`, nanoseconds since
+    /// boot; by the paths of their cgroups.
+    pub(in crate::agent) fn seek_names(&mut self, cgroups: &[String], until_ns: u64) {
+        cgroups.iter().for_each(|cgroup| self.pipeline.seek_names(cgroup, until_ns));
     }
 
     /// The kernel side, if there is one.
@@ -141,14 +162,14 @@ impl<'a> Flow<'a> {
     }
 
     /// Reads what came and does what is due.
-    fn turn(&mut self, input: Input) -> Result<Progress, AgentError> {
+    fn turn(&mut self, input: &Input) -> Result<Progress, AgentError> {
         let now = clock::monotonic_now();
         if matches!(input, Input::Records | Input::Log) {
             self.agenda.active(now);
         }
         // A witness may be heard later: of a kill it has dozens of lines, the first of them before the kill itself, and its
         // record must not find us busy.
-        if input == Input::Log && !self.lives_by_log() {
+        if matches!(input, Input::Log) && !self.lives_by_log() {
             self.agenda.log_later(now);
             if let Some(log) = self.sources.log() {
                 log.rest();
@@ -156,8 +177,13 @@ impl<'a> Flow<'a> {
             return Ok(Progress::Waiting);
         }
         self.agenda.looked(now);
-        if self.agenda.takes_measurement(now) {
-            self.pipeline.set_wall_clock(WallClock::measure());
+        let checks = self.agenda.takes_check(now);
+        // Before the records: what is counted here is in their rings by now.
+        let counts = if checks { counts::read(&mut self.pipeline, &self.sources) } else { None };
+        // Before records are read, so that none of them is told by a clock that was set since.
+        if self.wall.is_off() {
+            self.wall = WallClock::measure();
+            self.pipeline.set_wall_clock(self.wall);
         }
         if self.pipeline.drain(&mut self.sources)? == Progress::Enough {
             return Ok(Progress::Enough);
@@ -166,11 +192,18 @@ impl<'a> Flow<'a> {
             return Ok(Progress::Enough);
         }
         let silent = self.pipeline.look_after()?;
-        let checks = self.agenda.takes_check(now);
         let broken = if checks { self.sources.broken() } else { Vec::new() };
         self.mend(silent, broken)?;
-        if checks && self.agenda.takes_climb(now) {
-            self.climb()?;
+        if checks {
+            if let Some(counts) = counts
+                && counts::settle(&mut self.pipeline, &mut self.sources, &counts)?
+            {
+                self.agenda.active(now);
+            }
+            self.pipeline.reconcile()?;
+            if self.agenda.takes_climb(now) {
+                self.climb()?;
+            }
         }
         Ok(self.pipeline.progress())
     }
@@ -199,7 +232,7 @@ impl<'a> Flow<'a> {
                 }
                 Err(error) => {
                     self.sources.close_log();
-                    let reason = chain(&error);
+                    let reason = error_chain(&error);
                     self.pipeline
                         .note(Stage::Source, "no_witness", || format!("the kernel's log is read no more: {reason}"));
                     self.replace_users_of_log(&reason)?;
@@ -277,11 +310,53 @@ impl<'a> Flow<'a> {
     }
 
     /// Reads what is left and tells the summary.
-    pub(super) fn finish(mut self) -> Result<Summary, AgentError> {
+    pub(in crate::agent) fn finish(mut self) -> Result<Summary, AgentError> {
         if self.pipeline.drain(&mut self.sources)? == Progress::Waiting {
             self.read_log()?;
         }
-        self.pipeline.finish(&mut self.sources)
+        let end = self.pipeline.end(&mut self.sources)?;
+        // What comes after this is in a ring; what the log told was nowhere but in memory.
+        if self.pipeline.save(|| self.sources.taken()) {
+            self.sources.clear_spool();
+        }
+        self.pipeline.conclude(end)
+    }
+}
+
+/// Tells what this run has to do without.
+fn note_shortcomings(pipeline: &mut Pipeline<'_>, sources: &Sources, ladders: &[Ladder], root: &Path) {
+    for (kind, count, sentence) in sources.troubles_of_pins() {
+        let stage = if kind == "abi" { Stage::Decode } else { Stage::Source };
+        pipeline.note_many(stage, kind, count, || sentence);
+    }
+    pipeline.note_spool(sources.spool_found());
+    if let Some(reason) = sources.without_types() {
+        pipeline
+            .note(Stage::Source, "no_btf", || format!("methods that need the kernel's types do not work: {reason}"));
+    }
+    if !sources.missing_fields().is_empty() {
+        let missing = sources.missing_fields().join("; ");
+        pipeline.note(Stage::Source, "missing_fields", || format!("what depends on these stays unknown: {missing}"));
+    }
+    if ladders.iter().any(|ladder| ladder.detector() == Detector::HungTask) && task::hung_task_timeout(root) == Some(0)
+    {
+        pipeline.note(Stage::Source, "hung_tasks_off", || {
+            "the kernel does not look for hung tasks: kernel.hung_task_timeout_secs is 0".to_owned()
+        });
+    }
+    if !task::sees_the_machine(root) {
+        pipeline.note(Stage::Source, "own_pid_namespace", || FOREIGN_PIDS.to_owned());
+    }
+    if let Some(reason) = sources.without_cgroup_life() {
+        pipeline
+            .note(Stage::Source, "no_cgroup_life", || format!("cgroups made from now on have no known path: {reason}"));
+    }
+    if let Some(reason) = sources.without_probe() {
+        pipeline.note(Stage::Source, "no_probe", || format!("nothing runs in the kernel: {reason}"));
+    }
+    let lost: Vec<String> = lost_without_rights();
+    if !lost.is_empty() {
+        pipeline.note(Stage::Source, "missing_rights", || lost.join("; "));
     }
 }
 

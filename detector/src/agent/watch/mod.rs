@@ -10,6 +10,7 @@
 //! the kernel's.
 
 mod agenda;
+mod counts;
 pub(super) mod flow;
 pub(super) mod input;
 mod ladder;
@@ -19,7 +20,9 @@ use std::{io, path::Path, time::Instant};
 
 use thiserror::Error;
 
-use self::{flow::Flow, input::StopSignals, sources::ReadyError};
+pub(crate) use self::input::StopSignals;
+use self::sources::ReadyError;
+pub(super) use self::{flow::Flow, input::Beside, sources::Inherited};
 use super::{
     failure::Failure,
     locate::LocateError,
@@ -96,6 +99,6 @@ async fn run(options: WatchOptions, began: Instant, sink: &mut dyn Sink) -> Resu
     let mut signals = StopSignals::take().map_err(AgentError::Runtime)?;
     let mut flow = Flow::start(&options, began, sink, Path::new("/"))?;
     let deadline = options.duration.map(|duration| clock::monotonic_now() + duration);
-    flow.run(&mut signals, deadline).await?;
+    flow.run(&mut signals, deadline, &mut Beside::default()).await?;
     flow.finish()
 }

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::agent::locate::{cgroup_path::ContainerPart, cgroups::RETENTION_NS, place::Runtime, runtime::Names};
+use crate::agent::{
+    decode::event::CgroupKey,
+    locate::{cgroup_path::ContainerPart, cgroups::RETENTION_NS, place::Runtime, runtime::Names},
+};
 
 /// Most containers whose names are kept, the dead included.
 pub(in crate::agent::locate) const NAMES_CAPACITY: usize = 16_384;
@@ -15,7 +18,11 @@ pub(in crate::agent::locate) const NAMES_CAPACITY: usize = 16_384;
 pub(super) struct Known {
     pub(super) runtime: Runtime,
     pub(super) user: Option<u32>,
+    /// Its cgroup, the last one that was made for it.
+    pub(super) key: Option<CgroupKey>,
     pub(super) names: Option<Arc<Names>>,
+    /// The reader has answered for it, whatever it found.
+    pub(super) answered: bool,
     /// Number of the request whose answer counts.
     pub(super) pending: Option<u64>,
     /// How often it came to its turn in the line.
@@ -33,7 +40,9 @@ impl Known {
         Self {
             runtime,
             user,
+            key: None,
             names: None,
+            answered: false,
             pending: None,
             attempts: 0,
             in_line: false,

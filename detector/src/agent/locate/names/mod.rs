@@ -16,6 +16,7 @@ pub mod reader;
 pub mod worker;
 
 mod known;
+mod listen;
 mod patience;
 #[cfg(test)]
 mod tests;
@@ -24,10 +25,12 @@ use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use self::{
     known::{Known, KnownNames},
+    listen::Listening,
     patience::{ANSWER_PATIENCE, Patience},
     reader::{NameReader, Reply, Request},
 };
 use super::{LocateError, cgroup_path::ContainerPart, place::Runtime, runtime::Names};
+use crate::agent::decode::event::CgroupKey;
 
 /// Most containers that wait for their first read. Further ones are read when somebody asks.
 pub(super) const WAITING_CAPACITY: usize = 4096;
@@ -106,6 +109,8 @@ pub(super) struct NameCache {
     fresh: VecDeque<Box<str>>,
     again: VecDeque<Box<str>>,
     generation: u64,
+    /// Where somebody wants to be told.
+    listening: Option<Listening>,
     counters: NameCounters,
     errors: Vec<LocateError>,
 }
@@ -123,6 +128,7 @@ impl NameCache {
             fresh: VecDeque::new(),
             again: VecDeque::new(),
             generation: 0,
+            listening: None,
             counters: NameCounters::default(),
             errors: Vec::new(),
         }
@@ -130,8 +136,9 @@ impl NameCache {
 
     /// A container's cgroup was made: puts it in line. A container that starts again keeps its names, but its pid is a
     /// new one, and what is being read for its earlier life does not count.
-    pub(super) fn want(&mut self, part: ContainerPart<'_>, user: Option<u32>) {
+    pub(super) fn want(&mut self, part: ContainerPart<'_>, user: Option<u32>, key: CgroupKey) {
         let Some(known) = self.known.entry(part, user) else { return };
+        (known.key, known.answered) = (Some(key), false);
         known.removed_at = None;
         known.attempts = 0;
         known.pending = None;
@@ -143,6 +150,7 @@ impl NameCache {
             self.fresh.push_back(part.id.into());
         } else {
             self.counters.not_queued += 1;
+            self.heard(part.id);
         }
     }
 
@@ -178,17 +186,28 @@ impl NameCache {
         removed_at: Option<u64>,
         boot_ns: u64,
     ) -> Answer {
+        self.question(part, user, removed_at, boot_ns, true)
+    }
+
+    fn question(
+        &mut self,
+        part: ContainerPart<'_>,
+        user: Option<u32>,
+        removed_at: Option<u64>,
+        boot_ns: u64,
+        waits: bool,
+    ) -> Answer {
         self.take_in();
         let retry_at = boot_ns.saturating_add(RETRY_NS);
         let new = self.known.get(part.id).is_none();
         let Some(known) = self.known.entry(part, user) else {
-            let names = self.ask_unkept(part, user, boot_ns);
+            let names = if waits { self.ask_unkept(part, user, boot_ns) } else { None };
             return Answer { names, complete: false, retry_at };
         };
         let due = known.asked_at.is_none_or(|asked_at| boot_ns.saturating_sub(asked_at) >= RETRY_NS);
         if !known.complete() && due {
             known.asked_at = Some(boot_ns);
-            if self.request(part.id) {
+            if self.request(part.id) && waits {
                 self.reader.hurry(part.id);
                 self.wait_for(part.id, boot_ns);
             }
@@ -239,7 +258,9 @@ impl NameCache {
         let Some(known) = self.known.get_mut(id).filter(|known| !known.complete()) else { return };
         known.attempts = known.attempts.saturating_add(1);
         known.in_line = true;
-        self.request(id);
+        if !self.request(id) {
+            self.heard(id);
+        }
     }
 
     /// Puts a known container before the reader, if it is not there already; whether it is there now.
@@ -330,10 +351,13 @@ impl NameCache {
             return;
         }
         known.pending = None;
-        if names.is_some_and(|names| known.learn(names)) {
-            self.generation += 1;
-        }
+        let learned = names.is_some_and(|names| known.learn(names));
+        let first = !std::mem::replace(&mut known.answered, true);
         let returns = std::mem::take(&mut known.in_line) && !known.complete() && known.attempts < ATTEMPTS;
+        self.generation += u64::from(learned);
+        if learned || first {
+            self.heard(&id);
+        }
         if returns && self.again.len() < WAITING_CAPACITY {
             self.again.push_back(id);
         }

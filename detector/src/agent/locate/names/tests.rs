@@ -7,6 +7,8 @@ use crate::agent::locate::{cgroups::RETENTION_NS, runtime::NameError};
 
 const SECOND: u64 = 1_000_000_000;
 
+const KEY: CgroupKey = CgroupKey { hierarchy: 0, id: 7 };
+
 fn part(id: &str) -> ContainerPart<'_> {
     ContainerPart { runtime: Runtime::Docker, id, level: 2 }
 }
@@ -105,7 +107,7 @@ fn where_there_is_no_room_a_newcomer_is_answered_but_not_kept() {
     let root = tempfile::tempdir().unwrap();
     let mut cache = NameCache::new(Box::new(InPlace::new(root.path())));
     for number in 0..NAMES_CAPACITY {
-        cache.want(part(&format!("{number:x}")), None);
+        cache.want(part(&format!("{number:x}")), None, KEY);
     }
     assert_eq!(cache.counters().not_queued, (NAMES_CAPACITY - WAITING_CAPACITY) as u64);
     write(root.path(), "ffffff", "late");
@@ -121,7 +123,7 @@ fn a_container_first_asked_for_after_its_death_is_not_kept_for_ever() {
     told.answer("web", None);
     cache.take_in();
     assert!(cache.known("aa").is_some());
-    cache.want(part("bb"), None);
+    cache.want(part("bb"), None, KEY);
     cache.forget("bb", 6 + RETENTION_NS);
     assert!(cache.known("aa").is_none());
 }
@@ -145,7 +147,7 @@ fn while_the_reader_is_stuck_one_question_waits_and_no_other() {
 fn a_pid_that_does_not_come_is_waited_for_but_not_told_of() {
     let told = Told::default();
     let mut cache = told.cache();
-    cache.want(part("aa"), None);
+    cache.want(part("aa"), None, KEY);
     cache.fetch(8);
     told.answer("web", None);
     assert_eq!(name(&cache.ask(part("aa"), None, None, SECOND)), Some("web"));
@@ -194,7 +196,7 @@ fn a_question_goes_ahead_of_the_line_and_is_not_asked_twice() {
     let told = Told::default();
     let mut cache = told.cache();
     for id in ["aa", "bb", "cc"] {
-        cache.want(part(id), None);
+        cache.want(part(id), None, KEY);
     }
     cache.fetch(8);
     cache.ask(part("cc"), None, None, SECOND);
@@ -205,10 +207,10 @@ fn a_question_goes_ahead_of_the_line_and_is_not_asked_twice() {
 fn what_was_read_for_an_earlier_life_of_a_container_does_not_count() {
     let told = Told::default();
     let mut cache = told.cache();
-    cache.want(part("aa"), None);
+    cache.want(part("aa"), None, KEY);
     cache.fetch(8);
     cache.forget("aa", 1);
-    cache.want(part("aa"), None);
+    cache.want(part("aa"), None, KEY);
     told.answer("web", Some(10));
     cache.fetch(8);
     assert!(cache.known("aa").is_none());
@@ -222,7 +224,7 @@ fn only_so_many_requests_are_before_the_reader_and_the_others_are_counted() {
     let told = Told::default();
     let mut cache = told.cache();
     for number in 0..2 * OPEN_IN_LINE {
-        cache.want(part(&format!("{number:x}")), None);
+        cache.want(part(&format!("{number:x}")), None, KEY);
     }
     assert_eq!(cache.fetch(usize::MAX), OPEN_IN_LINE);
     assert_eq!(cache.fetch(usize::MAX), OPEN_IN_LINE);
@@ -242,7 +244,7 @@ fn without_anybody_to_read_questions_are_answered_and_it_is_told() {
     let told = Told::default();
     told.0.borrow_mut().refuses = true;
     let mut cache = told.cache();
-    cache.want(part("aa"), None);
+    cache.want(part("aa"), None, KEY);
     cache.fetch(8);
     assert_eq!(name(&cache.ask(part("aa"), None, None, SECOND)), None);
     assert_eq!((told.waits(), cache.counters().not_queued), (0, 2));

@@ -3,6 +3,10 @@
 //! The files are there before a container's first process runs, and go soon after its last: they are read when the
 //! container's cgroup is made. One file per runtime says where it keeps them and what they say.
 //!
+//! Of a container whose end came before its first read, CRI-O and Docker keep the file until the kubelet removes the
+//! container; containerd does not, but the kubelet's links to its log do tell (`kubelet`). Not to be had after the end:
+//! the pid of its first process, and with containerd the names of one that lived too shortly for a log.
+//!
 //! Only the files of the machine's own runtimes are read. A container that is a node itself, as with kind, keeps those of
 //! its containers on file systems of its own, which nobody outside can vouch for: they are named by a watcher inside.
 
@@ -10,6 +14,7 @@ mod containerd;
 mod crio;
 mod docker;
 mod files;
+mod kubelet;
 mod podman;
 
 use std::{
@@ -17,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::files::Files;
 use super::place::Runtime;
@@ -35,7 +40,8 @@ const PID_LIMIT: u64 = 32;
 const NAME_LIMIT: usize = 253;
 
 /// What a runtime's files tell of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Names {
     /// The runtime whose file it was, where the path did not tell.
     pub runtime: Option<Runtime>,
@@ -94,12 +100,12 @@ pub fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, Nam
         return Ok(None);
     }
     let places: &[Lookup] = match wanted.runtime {
-        Runtime::Containerd => &[containerd::names],
-        Runtime::CriO => &[crio::names],
+        Runtime::Containerd => &[containerd::names, kubelet::names],
+        Runtime::CriO => &[crio::names, kubelet::names],
         // Docker keeps names itself, and its containers in a containerd.
-        Runtime::Docker => &[docker::names],
+        Runtime::Docker => &[docker::names, kubelet::names],
         Runtime::Podman => &[podman::names],
-        Runtime::Unknown => &[containerd::names, docker::names, crio::names, podman::names],
+        Runtime::Unknown => &[containerd::names, docker::names, crio::names, podman::names, kubelet::names],
     };
     let mut failed = None;
     for place in places {
@@ -115,7 +121,7 @@ pub fn names(files: &Files<'_>, wanted: Wanted<'_>) -> Result<Option<Names>, Nam
 type Lookup = fn(&Files<'_>, Wanted<'_>) -> Result<Option<Names>, NameError>;
 
 /// Annotations of an OCI bundle's `config.json`; everything else in it is skipped.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Bundle<A> {
     #[serde(default)]
     annotations: A,

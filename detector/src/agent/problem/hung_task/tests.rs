@@ -5,9 +5,9 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::agent::decode::event::{Stamp, Task};
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 const TICK: Duration = Duration::from_millis(4);
-const TID: u32 = 4711;
+pub(super) const TID: u32 = 4711;
 
 fn event(at_s: u64, start_ns: Option<u64>, switches: Option<u64>) -> HungTask {
     let task = Task {
@@ -27,19 +27,19 @@ fn account(event: HungTask) -> Account {
     Account { event, place: None, holder_place: None, stack: Vec::new(), method: Method::RawTracepoint }
 }
 
-fn full(at_s: u64, switches: u64) -> Account {
+pub(super) fn full(at_s: u64, switches: u64) -> Account {
     account(event(at_s, Some(SECOND), Some(switches)))
 }
 
-fn seen(start_ns: u64, switches: u64, state: State) -> Look {
+pub(super) fn seen(start_ns: u64, switches: u64, state: State) -> Look {
     Look::Seen(Seen { tgid: TID, comm: [0; 16], switches, start_ns, state })
 }
 
-fn rules() -> HungTaskRules {
+pub(super) fn rules() -> HungTaskRules {
     HungTaskRules::new(TICK)
 }
 
-fn told(transitions: &Transitions) -> Vec<(u64, HangState)> {
+pub(super) fn told(transitions: &Transitions) -> Vec<(u64, HangState)> {
     transitions.iter().map(|hang| (hang.number, hang.state)).collect()
 }
 

@@ -3,10 +3,10 @@
 use super::owner;
 use crate::{
     agent::{
-        decode::event::{CgroupKey, Holder, Lock, LockKind},
+        decode::event::{CgroupKey, Holder, Lock},
         locate::Place,
         problem::{Frame, Hang, HangState},
-        sink::Units,
+        sink::{Units, lock_word},
     },
     contract::watch,
 };
@@ -49,13 +49,7 @@ fn state(state: HangState) -> &'static str {
 }
 
 fn lock(lock: &Lock, holder_place: Option<&Place>) -> watch::Lock {
-    let kind = match lock.kind {
-        LockKind::Mutex => "mutex",
-        LockKind::Semaphore => "semaphore",
-        LockKind::RwsemReader => "rwsem_reader",
-        LockKind::RwsemWriter => "rwsem_writer",
-    };
-    watch::Lock { kind, holder: lock.holder.as_ref().map(|of| holder(of, holder_place)) }
+    watch::Lock { kind: lock_word(lock.kind), holder: lock.holder.as_ref().map(|of| holder(of, holder_place)) }
 }
 
 fn holder(holder: &Holder, place: Option<&Place>) -> watch::Holder {

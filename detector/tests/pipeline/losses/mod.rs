@@ -1,5 +1,8 @@
 //! What was lost or not understood is counted, told once a minute, and stops nothing.
 
+mod counted;
+mod handover;
+
 use std::mem::offset_of;
 
 use detector::agent::source::bpf::health::Dropped;

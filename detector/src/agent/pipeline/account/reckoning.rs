@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// Attempts to find a moment in which no kill falls between two looks.
-pub(super) const QUIET_ATTEMPTS: u32 = 8;
+pub(in crate::agent::pipeline) const QUIET_ATTEMPTS: u32 = 8;
 
 /// Cgroups whose kills are counted one by one; what lies beyond is counted for the machine alone.
 const CGROUPS: usize = 4096;
 
 /// Both counts since the start.
 #[derive(Debug)]
-pub(super) struct Reckoning {
+pub(in crate::agent::pipeline) struct Reckoning {
     /// The kernel's count at the start, and when it was read; `None` if the kernel does not tell.
     baseline: Option<Baseline>,
     kills: u64,
@@ -45,7 +45,7 @@ struct Baseline {
 impl Reckoning {
     /// Reads the kernel's count. The probes must be attached: what is killed before is in the kernel's count and in the
     /// ring, and told apart by its time.
-    pub(super) fn begin(root: &Path, cgroups: &[CgroupBaseline], clock: BootClock) -> Self {
+    pub(in crate::agent::pipeline) fn begin(root: &Path, cgroups: &[CgroupBaseline], clock: BootClock) -> Self {
         let mut baseline = None;
         for _ in 0..QUIET_ATTEMPTS {
             let Ok(kills) = kernel_count::oom_kills(root) else { break };
@@ -60,7 +60,7 @@ impl Reckoning {
     }
 
     /// A kill was told.
-    pub(super) fn killed(&mut self, kill: &OomKill) {
+    pub(in crate::agent::pipeline) fn killed(&mut self, kill: &OomKill) {
         if self.baseline.is_none_or(|baseline| kill.mark.stamp.boot_ns <= baseline.boot_ns) {
             return;
         }
@@ -77,19 +77,33 @@ impl Reckoning {
         seen.group_incidents += group_incident;
     }
 
+    /// Kills whose records are lost were told as a number. Only as many count as are missing: others are from before the
+    /// start.
+    pub(in crate::agent::pipeline) fn booked(&mut self, kills: u64, root: &Path) {
+        if kills == 0 {
+            return;
+        }
+        let missing = self.kernel_kills(root).map_or(0, |kernel| self.unaccounted(kernel));
+        self.kills += kills.min(u64::try_from(missing).unwrap_or(0));
+    }
+
     /// What the kernel counted since the start.
-    pub(super) fn kernel_kills(&self, root: &Path) -> Option<u64> {
+    pub(in crate::agent::pipeline) fn kernel_kills(&self, root: &Path) -> Option<u64> {
         let baseline = self.baseline?;
         kernel_count::oom_kills(root).ok()?.checked_sub(baseline.kills)
     }
 
     /// Kills that the kernel counted and we did not see.
-    pub(super) fn unaccounted(&self, kernel: u64) -> i64 {
+    pub(in crate::agent::pipeline) fn unaccounted(&self, kernel: u64) -> i64 {
         reconcile::unaccounted(kernel, self.kills, self.group_incidents)
     }
 
     /// Where they happened, as far as living cgroups tell: `now` is what these count.
-    pub(super) fn differences(&self, now: &[CgroupBaseline], hierarchical: bool) -> BTreeMap<String, i64> {
+    pub(in crate::agent::pipeline) fn differences(
+        &self,
+        now: &[CgroupBaseline],
+        hierarchical: bool,
+    ) -> BTreeMap<String, i64> {
         let since_start = |cgroup: &CgroupBaseline| {
             let before = self.cgroup_baselines.get(&cgroup.key.id).copied().unwrap_or(0);
             Some((cgroup.path.clone(), cgroup.oom_kills?.checked_sub(before)?))

@@ -1,0 +1,11 @@
+//! The Kubernetes API: the only place that builds a client, and what its answers mean.
+
+pub mod answer;
+pub mod client;
+pub mod identity;
+pub mod outcome;
+
+pub use answer::{Answer, send};
+pub use client::{Access, ClientError, connect};
+pub use identity::Identity;
+pub use outcome::Outcome;
