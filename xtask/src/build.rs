@@ -22,17 +22,45 @@ pub(crate) fn run(_options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Static release binaries.
+/// Name of the kernel object.
+const OBJECT: &str = "detector-ebpf.o";
+
+/// Static binaries.
 pub(crate) struct Artifacts {
     /// The program, with a fresh kernel object inside.
     pub detector: PathBuf,
     /// `provoke`, which causes real faults.
     pub provoke: PathBuf,
+    /// Example of `detector`: keeps the kernel side as the agent does, for the tests of what outlives a process.
+    pub keeper: PathBuf,
 }
 
-/// Builds both binaries. Costs a second when nothing changed.
+/// Builds all of them. Costs a second when nothing changed.
 pub(crate) fn release() -> Result<Artifacts> {
-    Ok(Artifacts { detector: detector()?, provoke: static_binary("detector-provoke", "provoke", |_| ())? })
+    let (detector, provoke) = (detector()?, provoke()?);
+    let object = kernel_target().join(OBJECT);
+    Ok(Artifacts { detector, provoke, keeper: keeper(&object)? })
+}
+
+/// Builds the static `keeper` and gives its path. Not in the release profile: it is tested with, not shipped, and what the
+/// tests of the library have compiled will do.
+fn keeper(object: &Path) -> Result<PathBuf> {
+    process::say("build the keeper, static, unoptimised (usually a minute)");
+    let mut command = workspace::cargo();
+    command.args(["rustc", "--package", "detector", "--example", "keeper"]).env("DETECTOR_EBPF_OBJECT", object);
+    // For the program alone, where other flags would have all crates compiled again. Symbols are nothing to a guest.
+    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    process::stream(&mut command, "build the keeper")?;
+    let binary = workspace::target().join("debug/examples/keeper");
+    if !binary.is_file() {
+        bail!("build the keeper: cargo succeeded, but there is no {}", binary.display());
+    }
+    Ok(binary)
+}
+
+/// Builds the static `provoke` and gives its path.
+pub(crate) fn provoke() -> Result<PathBuf> {
+    static_binary("detector-provoke", "provoke", |_| ())
 }
 
 /// Builds the static `detector` with a fresh kernel object inside, and gives its path.
@@ -52,7 +80,7 @@ fn kernel_object(toolchain: &Toolchain) -> Result<PathBuf> {
     process::stream(&mut command, "build the kernel object")?;
 
     let built = target.join(toolchain::KERNEL_TARGET).join("bpf/detector-ebpf");
-    let object = target.join("detector-ebpf.o");
+    let object = target.join(OBJECT);
     let stripped = target.join("detector-ebpf.o.new");
     if let Some(objcopy) = toolchain.objcopy() {
         let mut command = Command::new(objcopy);

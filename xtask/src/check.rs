@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build, generate,
+    build, deploy, generate,
     process::{self, seconds},
     tidy,
     toolchain::{self, deny},
@@ -23,7 +23,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(
     after_help = "Checks: fmt, clippy, clippy of the kernel side, cargo-deny (bans, licenses, sources), rustdoc,\n\
-    generated files fresh, tidy. The rules of tidy are listed in xtask/src/tidy/mod.rs."
+    generated files fresh, deploy (chart, alerts), tidy. The rules of tidy are listed in xtask/src/tidy/mod.rs."
 )]
 pub(crate) struct Options {
     /// Names of the checks to run, such as `tidy`; all if none is named.
@@ -45,6 +45,7 @@ const CHECKS: &[Check] = &[
     ("kernel", lint_kernel_side),
     ("docs", document),
     ("gen", generate::check),
+    ("deploy", deploy::check),
 ];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {

@@ -4,15 +4,23 @@ use std::{fs, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{process, workspace};
+use crate::{deploy, process, workspace};
 
 /// Regenerate the committed files that are made from code.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Files:
-  docs/watch-output.md   lines of `detector watch --output json`
-  docs/doctor-output.md  output of `detector doctor --output json`
-  docs/privileges.md     capabilities, what needs them, what is lost without")]
+  docs/watch-output.md      lines of `detector watch --output json`
+  docs/doctor-output.md     output of `detector doctor --output json`
+  docs/metrics.md           metrics of `detector agent`
+  docs/events.md            Kubernetes events of `detector agent`
+  docs/problems.md          problems: how each is told, when it is over, what to do
+  docs/conditions.md        Node conditions: reasons, life, how they are written
+  docs/config.md            keys of the agent's file
+  docs/config-default.yaml  that file with all defaults
+  docs/privileges.md        capabilities, what needs them, what is lost without
+  deploy/                   the chart's template of what the agent has; from the chart and deploy/monitoring the plain
+                            YAML, and the chart's README and copies")]
 pub(crate) struct Options {
     /// Write nothing; fail if a file is not what would be written.
     #[arg(long)]
@@ -32,7 +40,14 @@ struct Generated {
 const GENERATED: &[Generated] = &[
     Generated { path: "docs/watch-output.md", page: "watch-output" },
     Generated { path: "docs/doctor-output.md", page: "doctor-output" },
+    Generated { path: "docs/metrics.md", page: "metrics" },
+    Generated { path: "docs/events.md", page: "events" },
     Generated { path: "docs/privileges.md", page: "privileges" },
+    Generated { path: "docs/problems.md", page: "problems" },
+    Generated { path: "docs/conditions.md", page: "conditions" },
+    Generated { path: "docs/config.md", page: "config" },
+    Generated { path: "docs/config-default.yaml", page: "config-default" },
+    Generated { path: "deploy/chart/templates/_contract.tpl", page: "chart" },
 ];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -48,6 +63,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         fs::write(&path, content(file)?).with_context(|| format!("write {}", path.display()))?;
         process::say(format_args!("wrote {}", file.path));
     }
+    // After those and in their order: the chart that is rendered needs its template and its copies.
+    for (name, make) in deploy::MADE {
+        let path = workspace::root().join(name);
+        fs::write(&path, make()?).with_context(|| format!("write {}", path.display()))?;
+        process::say(format_args!("wrote {name}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,6 +81,10 @@ pub(crate) fn check() -> Result<()> {
         if let Some(why) = difference(committed.as_deref(), &content(file)?) {
             stale.push(format!("{}: {why}", file.path));
         }
+    }
+    for (name, make) in deploy::MADE {
+        let committed = fs::read_to_string(workspace::root().join(name)).ok();
+        stale.extend(difference(committed.as_deref(), &make()?).map(|why| format!("{name}: {why}")));
     }
     if !stale.is_empty() {
         bail!("generated files are not fresh, run `cargo xtask gen`:\n{}", stale.join("\n"));

@@ -3,7 +3,10 @@
 mod bench;
 mod build;
 mod check;
+mod cluster;
+mod deploy;
 mod generate;
+mod image;
 mod process;
 mod run;
 mod test;
@@ -30,6 +33,9 @@ enum Cli {
     Check(check::Options),
     Gen(generate::Options),
     Bench(bench::Options),
+    Image(image::Options),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Cli::Check(options) => check::run(&options),
         Cli::Gen(options) => generate::run(&options),
         Cli::Bench(options) => bench::run(&options),
+        Cli::Image(options) => image::run(&options),
+        Cli::Cluster(command) => cluster::run(&command),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

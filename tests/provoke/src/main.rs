@@ -1,6 +1,9 @@
 //! `provoke`: causes real OOM kills in a cgroup of its own and tells what the kernel counted.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -22,9 +25,9 @@ enum Fault {
 
 #[derive(clap::Args)]
 struct Oom {
-    /// Name of the cgroup, relative to the root of the memory hierarchy.
-    #[arg(long)]
-    cgroup: PathBuf,
+    /// Name of the cgroup, relative to the root of the memory hierarchy; of several, one after the other has its kills.
+    #[arg(long = "cgroup", value_name = "CGROUP", required = true)]
+    cgroups: Vec<PathBuf>,
     /// Its limit in MiB.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(4..=48))]
     limit_mib: u64,
@@ -44,9 +47,13 @@ fn main() -> Result<()> {
 
 impl Oom {
     fn run(&self) -> Result<()> {
-        let name = self.cgroup.to_str().context("the cgroup's name is not UTF-8")?;
         let hierarchy = Hierarchy::find()?;
-        let cgroup = Cgroup::make(&hierarchy, name, Limits::mib(self.limit_mib))?;
+        self.cgroups.iter().try_for_each(|name| self.run_in(&hierarchy, name))
+    }
+
+    fn run_in(&self, hierarchy: &Hierarchy, name: &Path) -> Result<()> {
+        let name = name.to_str().context("the cgroup's name is not UTF-8")?;
+        let cgroup = Cgroup::make(hierarchy, name, Limits::mib(self.limit_mib))?;
         let (before, start) = (vmstat_kills()?, Instant::now());
         let provoked = self.provoke(&cgroup)?;
         let elapsed = start.elapsed();

@@ -66,7 +66,7 @@ pub(super) fn of(pid: u32) -> Result<BTreeMap<String, Cost>> {
 
 /// Links tell which hook a program has, programs what they cost; both tell the program's id.
 fn sum(infos: &[String]) -> BTreeMap<String, Cost> {
-    let number = |info: &str, key| super::watcher::field(info, key).ok();
+    let number = |info: &str, key| super::vitals::field(info, key).ok();
     let hooks: HashMap<u64, String> = infos
         .iter()
         .filter(|info| info.contains("link_type:"))

@@ -4,16 +4,19 @@
 //! watcher   a running `detector watch`        native   start, memory, wake-ups, storm, cost of the probes
 //! bpf_cost  what the kernel says that BPF costs   guest    delay from kernel to line beside the peers', in a VM
 //! peer      the peers and their libraries     rate     records per second, by criterion
+//! agent     a running `detector agent` on a full node, beside a real API server
 //! ```
 //!
 //! The figures are told, not judged: a busy machine must not make a run fail.
 
+mod agent;
 mod bpf_cost;
 mod guest;
 mod native;
 mod peer;
 mod rate;
 mod table;
+mod vitals;
 mod watcher;
 
 use std::process::ExitCode;
@@ -37,6 +40,8 @@ pub(crate) struct Options {
 enum What {
     /// The sensor: time to attach, memory, delay from kernel to printed line, cost of the probes (root; some 5 minutes).
     Sensor(Sensor),
+    /// The agent on a node of 110 pods beside a real API server: memory, wake-ups, delay, storm (root; some 3 minutes).
+    Agent(agent::Options),
 }
 
 /// What of the sensor.
@@ -72,6 +77,7 @@ impl Part {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Sensor(sensor) => sensor.run(),
+        What::Agent(agent) => agent.run(),
     }
 }
 

@@ -15,7 +15,8 @@ use anyhow::{Context as _, Result};
 use super::{
     bpf_cost::{self, Counting},
     table::{Row, percentile},
-    watcher::{Resident, Told, Watcher},
+    vitals::Resident,
+    watcher::{Told, Watcher},
 };
 use crate::{build::Artifacts, process};
 use churn::Churn;
@@ -109,10 +110,7 @@ fn long_life(artifacts: &Artifacts) -> Result<Vec<Row>> {
 }
 
 fn memory(what: &str, memory: Resident) -> Row {
-    let mb = |bytes: u64| bytes as f64 / 1e6;
-    let (total, anonymous, peak) = (mb(memory.total), mb(memory.anonymous), mb(memory.peak));
-    let figure = format!("{total:.1} MB, {anonymous:.1} of it anonymous; peak {peak:.1}");
-    Row::limit(what, figure, "12 MB", memory.total <= MEMORY_LIMIT)
+    Row::limit(what, memory.shown(), "12 MB", memory.total <= MEMORY_LIMIT)
 }
 
 fn wake_ups(watcher: &Watcher) -> Result<u64> {

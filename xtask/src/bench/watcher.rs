@@ -1,7 +1,6 @@
 //! A running `detector watch --output json`: timed while it starts, looked at from outside, stopped as a user would.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -12,6 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use super::vitals::{self, Resident};
 
 /// A started watcher.
 pub(super) struct Watcher {
@@ -30,17 +31,6 @@ pub(super) struct Told {
     pub(super) kills: u64,
     /// The closing line.
     pub(super) summary: Value,
-}
-
-/// Resident memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Resident {
-    /// All of it (`VmRSS`).
-    pub(super) total: u64,
-    /// What is its own, not of files (`RssAnon`).
-    pub(super) anonymous: u64,
-    /// The most that it ever was (`VmHWM`).
-    pub(super) peak: u64,
 }
 
 impl Watcher {
@@ -71,14 +61,12 @@ impl Watcher {
 
     /// Its memory now.
     pub(super) fn resident(&self) -> Result<Resident> {
-        let status = self.status()?;
-        let bytes = |key| field(&status, key).map(|kilobytes| kilobytes * 1024);
-        Ok(Resident { total: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")?, peak: bytes("VmHWM:")? })
+        Resident::of(self.pid())
     }
 
     /// How often it went to sleep and so was woken again.
     pub(super) fn wake_ups(&self) -> Result<u64> {
-        field(&self.status()?, "voluntary_ctxt_switches:")
+        vitals::wake_ups(self.pid())
     }
 
     /// Stops it by Ctrl-C and gives what it told.
@@ -91,11 +79,6 @@ impl Watcher {
             Some(Ok(told)) => told,
             _ => bail!("the watcher's output was not read to its end"),
         }
-    }
-
-    fn status(&self) -> Result<String> {
-        let path = format!("/proc/{}/status", self.pid());
-        fs::read_to_string(&path).with_context(|| format!("read {path}"))
     }
 }
 
@@ -118,23 +101,9 @@ fn read_all(output: impl std::io::BufRead) -> Result<Told> {
     Ok(Told { kills, summary })
 }
 
-/// The number behind `key` in a file of `/proc/PID/` (proc_pid_status(5)).
-pub(super) fn field(text: &str, key: &str) -> Result<u64> {
-    let number = text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok());
-    number.with_context(|| format!("find {key} in a file of /proc"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn voluntary_switches_are_not_taken_for_the_others() {
-        let status = "VmRSS:\t    4448 kB\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t15\n";
-        assert_eq!(field(status, "VmRSS:").ok(), Some(4448));
-        assert_eq!(field(status, "voluntary_ctxt_switches:").ok(), Some(1));
-        assert!(field(status, "VmSwap:").is_err());
-    }
 
     #[test]
     fn kills_are_counted_and_the_last_line_is_kept() {

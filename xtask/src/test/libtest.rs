@@ -10,6 +10,9 @@ use anyhow::{Context as _, Result};
 use super::Outcome;
 use crate::process;
 
+/// Heading of what tests printed that passed.
+const SUCCESSES: &str = "successes:";
+
 /// Runs a `cargo test`, shows all but the tests that passed, and counts.
 pub(super) fn run(command: &mut Command) -> Result<Outcome> {
     let shown = process::shown(command);
@@ -28,12 +31,15 @@ pub(super) fn run(command: &mut Command) -> Result<Outcome> {
 /// Adds up the result lines of all test programs, and shows those lines that a reader wants.
 fn count(told: impl Read, mut show: impl FnMut(&str)) -> Outcome {
     let mut total = Outcome::default();
+    let mut passed = false;
     for line in BufReader::new(told).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         if let Some(outcome) = result_line(&line) {
             total = total + outcome;
         }
-        if is_news(&line) {
+        // Below this heading stands what tests printed that passed (`--show-output`), and below a second one their names.
+        passed = line == SUCCESSES || passed && line.starts_with("    ");
+        if is_news(&line) && !passed {
             show(&line);
         }
     }
@@ -77,6 +83,15 @@ mod tests {
         count(TOLD.as_bytes(), |line| shown.push(line.to_owned()));
         assert_eq!(shown[0], "test a::breaks ... FAILED");
         assert_eq!(shown.len(), 3);
+    }
+
+    #[test]
+    fn what_a_test_that_passed_has_printed_is_shown_and_its_name_is_not_listed_again() {
+        let told = "running 1 test\ntest a::holds ... ok\n\nsuccesses:\n\n---- a::holds stdout ----\n5 kills\n\n\n\
+            successes:\n    a::holds\n\nfailures:\n    a::breaks\n";
+        let mut shown = Vec::new();
+        count(told.as_bytes(), |line| shown.push(line.to_owned()));
+        assert_eq!(shown, ["---- a::holds stdout ----", "5 kills", "failures:", "    a::breaks"]);
     }
 
     #[test]

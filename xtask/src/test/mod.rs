@@ -8,15 +8,17 @@ use std::{process::ExitCode, time::Instant};
 
 use anyhow::Result;
 
-use crate::process;
+use crate::{cluster, process};
 pub(crate) use level::Level;
+use level::Part;
 
 /// Install what is missing and run the tests: all levels, or those named.
 ///
 /// A level that cannot run is a failure. The last line counts over all levels; a level left out by name is not counted.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test unit pipeline\n  \
-    cargo xtask test vm --kernel 5.10 6.12 --case hang hang-lock")]
+    cargo xtask test vm --kernel 5.10 6.12 --case hang hang-lock\n  \
+    cargo xtask test cluster --only api --case token")]
 pub(crate) struct Options {
     /// Levels to run; all if none is named.
     #[arg(value_name = "LEVEL")]
@@ -25,10 +27,11 @@ pub(crate) struct Options {
     /// levels before.
     #[arg(long = "kernel", value_name = "SERIES", num_args = 1..)]
     series: Vec<String>,
-    /// Level `vm`: every kernel × rung × case instead of the representative matrix.
+    /// Level `vm`: every kernel × rung × case instead of the representative matrix. Level `cluster`: an outage of ten
+    /// minutes, and 1,000 kills during which a node's agent is killed.
     #[arg(long)]
     full: bool,
-    /// Level `vm`: cases to run, such as `hang`; all if not given.
+    /// Levels `vm` and `cluster`: cases to run, such as `hang`, or parts of tests' names; all if not given.
     #[arg(long = "case", value_name = "CASE", num_args = 1..)]
     cases: Vec<String>,
     /// Level `vm`: watchers to judge, each a method for kills and one for hung tasks, such as `fentry/btf_tracepoint`;
@@ -38,6 +41,9 @@ pub(crate) struct Options {
     /// Level `vm`: write what `detector doctor` says of each kernel into `tests/fixtures/doctor`, instead of comparing.
     #[arg(long)]
     record: bool,
+    /// Level `cluster`: only the tests that need no nodes, those of an agent on this machine, or those with nodes.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
 }
 
 /// What came of some tests.
@@ -54,6 +60,9 @@ pub(crate) struct Outcome {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (chosen, left_out): (Vec<_>, Vec<_>) =
         Level::ALL.into_iter().partition(|level| options.levels.is_empty() || options.levels.contains(level));
+    if chosen.contains(&Level::Cluster) {
+        cluster::prepare();
+    }
     let mut total = Outcome::default();
     let mut closing = Vec::new();
     for level in chosen {

@@ -1,5 +1,8 @@
 //! Every package inherits the workspace's lints. A lint that a package does not inherit is not switched on.
 
+mod dependency;
+
+pub(super) use self::dependency::check as check_dependencies;
 use super::Finding;
 
 const RULE: &str = "lints";

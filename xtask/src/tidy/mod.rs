@@ -7,7 +7,7 @@
 //! | `name` | no file or folder named after nothing |
 //! | `import` | stages import what stands before them; pure stages stay pure; aya, clock, anyhow where they belong |
 //! | `safety` | `unsafe` where it belongs, and never without a SAFETY note |
-//! | `manifest` | every package inherits the workspace's lints |
+//! | `manifest` | every package inherits the workspace's lints; each dependency has a row in ARCHITECTURE.md, and back |
 //! | `machine` | no path of a developer's machine, no host of a package registry |
 //! | `history` | the last commit's subject |
 
@@ -83,6 +83,7 @@ pub(crate) fn run() -> Result<()> {
     let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
     findings.extend(name::check(&paths));
     findings.extend(size::check_folders(&paths));
+    findings.extend(manifest::check_dependencies(&files));
     for (path, text) in &files {
         findings.extend(machine::check(path, text));
         findings.extend(of_file(path, text));

@@ -9,8 +9,11 @@
 
 pub(crate) mod debian;
 pub(crate) mod deny;
+pub(crate) mod helm;
 mod linker;
+pub(crate) mod prometheus;
 mod rustup;
+pub(crate) mod unpacked;
 
 use std::{
     env,

@@ -15,13 +15,13 @@ use super::command::output;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// apt with sources, lists and cache of its own. What is installed is the machine's.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     directory: PathBuf,
 }
 
 impl Apt {
     /// Writes the configuration into `directory`; `suites` are suites of Debian, such as `bullseye-security`.
-    pub(super) fn configure(directory: &Path, suites: &[&str]) -> Result<Self> {
+    pub(crate) fn configure(directory: &Path, suites: &[&str]) -> Result<Self> {
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: install the package debian-archive-keyring");
         fs::create_dir_all(directory.join("lists/partial"))?;
         fs::create_dir_all(directory.join("cache/archives/partial"))?;
@@ -34,23 +34,23 @@ impl Apt {
     }
 
     /// Fetches the lists of packages.
-    pub(super) fn update(&self) -> Result<()> {
+    pub(crate) fn update(&self) -> Result<()> {
         self.run("apt-get", &["update", "--quiet=2"], Path::new(".")).map(drop).context("fetching lists of packages")
     }
 
     /// Names of all packages that begin with `prefix`.
-    pub(super) fn packages(&self, prefix: &str) -> Result<Vec<String>> {
+    pub(crate) fn packages(&self, prefix: &str) -> Result<Vec<String>> {
         let names = self.run("apt-cache", &["pkgnames", prefix], Path::new("."))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Downloads the newest version of `package` into `directory`.
-    pub(super) fn download(&self, package: &str, directory: &Path) -> Result<()> {
+    pub(crate) fn download(&self, package: &str, directory: &Path) -> Result<()> {
         self.run("apt-get", &["download", "--quiet=2", package], directory).map(drop)
     }
 
     /// Installs `package` on this machine, from `suite`. Needs root.
-    pub(super) fn install(&self, package: &str, suite: &str) -> Result<()> {
+    pub(crate) fn install(&self, package: &str, suite: &str) -> Result<()> {
         let words = ["install", "--yes", "--quiet=2", "--no-install-recommends", "--target-release", suite, package];
         self.run("apt-get", &words, Path::new(".")).map(drop)
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 const TAIL: usize = 12;
 
 /// Runs `command` quietly and returns what it printed on its standard output.
-pub(super) fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     let line = format!("{name} {}", words.join(" "));
@@ -28,7 +28,7 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The last lines of a text.
-pub(super) fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

@@ -9,10 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{apt::Apt, command::output, image, kernels};
-
-/// Where the packages are: one release for all guests, whatever their kernel.
-const SUITES: [&str; 2] = ["bookworm", "bookworm-security"];
+use super::{command::output, image};
+use crate::toolchain::unpacked;
 
 const PACKAGES: [&str; 4] = ["containerd", "runc", "libc6", "libseccomp2"];
 
@@ -40,20 +38,10 @@ const PROGRAM: &str = "contained";
 /// the copy that it makes of itself ("could not ensure we are a cloned binary: No such file or directory").
 const WITHOUT: [&str; 1] = ["5.10-old"];
 
-/// File that says that a directory is complete.
-const STAMP: &str = "packages";
-
 /// All that a guest needs to run containers: name in the guest, file of the host.
 pub(super) fn provide(cache: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let directory = cache.join("containerd");
-    let unpacked = directory.join("unpacked");
-    if !kernels::is_fresh(&directory.join(STAMP)) {
-        // Without network, last week's packages are better than none.
-        match fetch(cache, &directory, &unpacked) {
-            Err(cause) if directory.join(STAMP).exists() => println!("vm: no newer containerd looked for: {cause:#}"),
-            outcome => outcome.context("providing containerd")?,
-        }
-    }
+    let unpacked = unpacked::provide(cache, "containerd", &PACKAGES)?;
     let mut files: Vec<_> = FILES.iter().map(|(name, file)| (*name, unpacked.join(file))).collect();
     files.push((IMAGES, images(&directory).context("making container images")?));
     Ok(files)
@@ -63,29 +51,6 @@ pub(super) fn provide(cache: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
 pub(super) fn belongs(name: &str, series: &str) -> bool {
     let ours = name == IMAGES || FILES.iter().any(|(file, _)| *file == name);
     !ours || !WITHOUT.contains(&series)
-}
-
-fn fetch(cache: &Path, directory: &Path, unpacked: &Path) -> Result<()> {
-    let apt = Apt::configure(&cache.join("apt-containerd"), &SUITES)?;
-    apt.update()?;
-    println!("vm: downloads {}", PACKAGES.join(", "));
-    let archives = directory.join("archives");
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
-    }
-    fs::create_dir_all(&archives)?;
-    for package in PACKAGES {
-        apt.download(package, &archives).with_context(|| format!("downloading {package}"))?;
-    }
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&archives)? {
-        let file = entry?.path();
-        output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(unpacked))?;
-        names.extend(file.file_name().map(|name| name.to_string_lossy().into_owned()));
-    }
-    fs::remove_dir_all(&archives)?;
-    names.sort();
-    Ok(fs::write(directory.join(STAMP), names.join("\n"))?)
 }
 
 /// An archive as `docker save` makes it: one layer, two images.

@@ -23,7 +23,7 @@ const ALIGNMENT: usize = 4;
 
 /// Packs `files` (name in the guest, without a leading `/`; file of the host) with their directories, and the module as
 /// `loop.ko`, into `archive`.
-pub(super) fn pack(archive: &Path, files: &[(&str, PathBuf)], module: &Path) -> Result<PathBuf> {
+pub(crate) fn pack(archive: &Path, files: &[(&str, PathBuf)], module: &Path) -> Result<PathBuf> {
     let file = File::create(archive).with_context(|| format!("making {}", archive.display()))?;
     let mut writer = Archive { to: BufWriter::new(file), inode: 0, directories: HashSet::new() };
     for directory in ["dev", "proc", "sys", "tmp"] {

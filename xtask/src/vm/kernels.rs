@@ -1,5 +1,7 @@
 //! Kernels of Debian's cloud flavour, one of each series: the newest that the archive has, unpacked once.
 
+mod modules;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,14 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::{apt::Apt, command::output};
 
 /// A series of kernels, and why it is in the matrix.
-pub(super) struct Series {
+pub(crate) struct Series {
     /// Name on the command line and in the table.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     choice: Choice,
 }
 
@@ -26,7 +28,7 @@ enum Choice {
 }
 
 /// All series, oldest first.
-pub(super) const SERIES: [Series; 6] = [
+pub(crate) const SERIES: [Series; 6] = [
     // 5.10.218: the tracepoint `mark_victim` still has nothing but a pid.
     Series { name: "5.10-old", choice: Choice::Exact("linux-image-5.10.0-30-cloud-amd64") },
     Series { name: "5.10", choice: Choice::Newest("5.10.") },
@@ -49,21 +51,26 @@ const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// File that says that a directory is complete, and which package is in it.
 const STAMP: &str = "package";
 
+/// Directory of the modules for guests with a disk.
+const MODULES: &str = "modules";
+
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// Name of its series.
-    pub(super) series: &'static str,
+    pub(crate) series: &'static str,
     /// Package it came from.
-    pub(super) package: String,
+    pub(crate) package: String,
     /// The kernel's image.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
     /// The module `loop`, unpacked.
-    pub(super) loop_module: PathBuf,
+    pub(crate) loop_module: PathBuf,
+    /// Modules for a guest with disk and network, in the order of loading.
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 /// The series of these names, or all.
-pub(super) fn select(names: &[String]) -> Result<Vec<&'static Series>> {
+pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Series>> {
     if names.is_empty() {
         return Ok(SERIES.iter().collect());
     }
@@ -78,7 +85,7 @@ pub(super) fn select(names: &[String]) -> Result<Vec<&'static Series>> {
 }
 
 /// Downloads and unpacks what is not in the cache yet, or too old.
-pub(super) fn provide(cache: &Path, series: &[&'static Series]) -> Result<Vec<Kernel>> {
+pub(crate) fn provide(cache: &Path, series: &[&'static Series]) -> Result<Vec<Kernel>> {
     let stale: Vec<_> = series.iter().filter(|series| !fresh(cache, series)).collect();
     if !stale.is_empty() {
         let start = std::time::Instant::now();
@@ -102,11 +109,11 @@ fn directory(cache: &Path, series: &Series) -> PathBuf {
 }
 
 fn fresh(cache: &Path, series: &Series) -> bool {
-    is_fresh(&directory(cache, series).join(STAMP))
+    is_fresh(&directory(cache, series).join(STAMP)) && directory(cache, series).join(MODULES).is_dir()
 }
 
 /// Whether what a stamp stands for counts as the newest.
-pub(super) fn is_fresh(stamp: &Path) -> bool {
+pub(crate) fn is_fresh(stamp: &Path) -> bool {
     let written = fs::metadata(stamp).and_then(|stamp| stamp.modified());
     written.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < FRESH))
 }
@@ -116,14 +123,15 @@ fn load(cache: &Path, series: &Series) -> Result<Kernel> {
     let stamp = directory.join(STAMP);
     let package = fs::read_to_string(&stamp).with_context(|| format!("reading {}", stamp.display()))?;
     let (image, loop_module) = (directory.join("vmlinuz"), directory.join("loop.ko"));
-    Ok(Kernel { series: series.name, package, image, loop_module })
+    let modules = modules::list(&directory.join(MODULES))?;
+    Ok(Kernel { series: series.name, package, image, loop_module, modules })
 }
 
 fn fetch(cache: &Path, series: &Series, apt: &Apt) -> Result<()> {
     let packages = packages(series, apt)?;
     let (target, chosen) = (directory(cache, series), &packages[0]);
     let stamp = target.join(STAMP);
-    if fs::read_to_string(&stamp).is_ok_and(|have| have == *chosen) {
+    if target.join(MODULES).is_dir() && fs::read_to_string(&stamp).is_ok_and(|have| have == *chosen) {
         return Ok(fs::write(&stamp, chosen)?);
     }
     println!("vm: {} downloads {chosen}", series.name);
@@ -144,7 +152,7 @@ fn fetch(cache: &Path, series: &Series, apt: &Apt) -> Result<()> {
     Ok(fs::write(&stamp, chosen)?)
 }
 
-/// Keeps the image and the module out of everything unpacked.
+/// Keeps the image and some modules out of everything unpacked.
 fn take_out(unpacked: &Path, target: &Path) -> Result<()> {
     let all = files(unpacked)?;
     let find = |wanted: fn(&str) -> bool| {
@@ -154,14 +162,8 @@ fn take_out(unpacked: &Path, target: &Path) -> Result<()> {
     fs::copy(image, target.join("vmlinuz"))?;
     let module = find(|name| name == "loop.ko" || name == "loop.ko.xz").context("the package has no module loop")?;
     let plain = target.join("loop.ko");
-    if module.extension().is_some_and(|ending| ending == "xz") {
-        let file = fs::File::create(&plain)?;
-        let status = Command::new("xz").args(["--decompress", "--stdout"]).arg(module).stdout(file).status();
-        ensure!(status.context("running xz")?.success(), "xz could not unpack {}", module.display());
-    } else {
-        fs::copy(module, plain)?;
-    }
-    Ok(())
+    fs::write(&plain, modules::read(module)?).with_context(|| format!("writing {}", plain.display()))?;
+    modules::take_out(&all, &target.join(MODULES))
 }
 
 /// Packages to download, the one with the image first.

@@ -5,15 +5,15 @@
 //! configuration; [`image`] and [`initramfs`] pack the guest; [`boot`] runs it; [`verdict`] reads its serial console;
 //! [`fixture`] compares what `doctor` said; [`table`] shows the whole.
 
-mod apt;
+pub(crate) mod apt;
 mod boot;
-mod command;
+pub(crate) mod command;
 mod containerd;
 mod fixture;
 mod image;
-mod initramfs;
-mod kernels;
-mod qemu;
+pub(crate) mod initramfs;
+pub(crate) mod kernels;
+pub(crate) mod qemu;
 mod table;
 mod verdict;
 
@@ -77,7 +77,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let artifacts = crate::build::release()?;
     let guest = image::build_guest("guest")?;
     let disk = image::make_disk(&cache)?;
-    let mut files = vec![("init", guest), ("detector", artifacts.detector), ("ext4.img", disk)];
+    let mut files =
+        vec![("init", guest), ("detector", artifacts.detector), ("keeper", artifacts.keeper), ("ext4.img", disk)];
     files.extend(containerd::provide(&cache)?);
     let mut judged = boot_all(&cache, kernels, &files, &parameters(options));
     for one in &mut judged {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{apt::Apt, command::output};
 
 /// The program.
-pub(super) const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 /// Oldest major version that did not hang.
 const OLDEST: u32 = 8;
@@ -16,19 +16,25 @@ const OLDEST: u32 = 8;
 const PACKAGE: &str = "qemu-system-x86";
 
 /// Makes sure that a fitting QEMU is installed; installs it, from backports if the release's own is too old.
-pub(super) fn require(cache: &Path) -> Result<()> {
+pub(crate) fn require(cache: &Path) -> Result<()> {
     if version().is_some_and(|major| major >= OLDEST) {
         return Ok(());
     }
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename = codename(&release).context("the release's name is not in /etc/os-release: install QEMU by hand")?;
+    let codename = &codename_here()?;
     println!("vm: installs {PACKAGE} of {codename} or its backports");
     let (security, backports) = (format!("{codename}-security"), format!("{codename}-backports"));
-    let apt = Apt::configure(&cache.join("apt-qemu"), &[codename, &security, &backports])?;
+    let apt = Apt::configure(&cache.join("apt-qemu"), &[codename.as_str(), &security, &backports])?;
     apt.update()?;
     apt.install(PACKAGE, &backports).with_context(|| format!("installing {PACKAGE}"))?;
     ensure!(version().is_some_and(|major| major >= OLDEST), "{QEMU} is still older than {OLDEST}");
     Ok(())
+}
+
+/// Name of this machine's release of Debian, such as `bookworm`.
+pub(crate) fn codename_here() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = codename(&release).context("the name of a Debian release is not in /etc/os-release")?;
+    Ok(name.to_owned())
 }
 
 fn version() -> Option<u32> {

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn failures_stand_below_the_table_with_their_reasons() {
-        let kernel = Kernel { series: "6.1", package: "p".into(), image: "i".into(), loop_module: "m".into() };
+        let kernel =
+            Kernel { series: "6.1", package: "p".into(), image: "i".into(), loop_module: "m".into(), modules: vec![] };
         let verdict = verdict::parse("CASE a kernel ok\nCASE a fentry FAIL late\nVERDICT passed=1 failed=1\n");
         let silent = Judged { kernel: kernel.clone(), verdict: Err(anyhow::anyhow!("silent")), seconds: 2.0 };
         let text = render(&[Judged { kernel, verdict, seconds: 31.4 }, silent]);

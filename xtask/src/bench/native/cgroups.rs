@@ -1,17 +1,18 @@
 //! What cgroups cost that come and go: time of a core at a steady rate, and memory afterwards.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{churn::Churn, memory};
 use crate::{
     bench::{
         bpf_cost::{self, Cost, Counting},
         table::Row,
+        vitals,
         watcher::Watcher,
     },
     build::Artifacts,
@@ -51,13 +52,14 @@ pub(super) fn measure(artifacts: &Artifacts) -> Result<Vec<Row>> {
 
 fn churn_cost(watcher: &Watcher) -> Result<Row> {
     let counting = Counting::start()?;
-    let (bpf_before, cpu_before, wakes_before) = (kernel_side(watcher)?, cpu_time(watcher)?, watcher.wake_ups()?);
+    let (bpf_before, cpu_before, wakes_before) =
+        (kernel_side(watcher)?, vitals::cpu_time(watcher.pid())?, watcher.wake_ups()?);
     let start = Instant::now();
     let churn = Churn::start(RATE)?;
     thread::sleep(TIME);
     let made = churn.stop()?;
     let elapsed = start.elapsed();
-    let (bpf, cpu) = (kernel_side(watcher)?, cpu_time(watcher)?.saturating_sub(cpu_before));
+    let (bpf, cpu) = (kernel_side(watcher)?, vitals::cpu_time(watcher.pid())?.saturating_sub(cpu_before));
     let wakes = watcher.wake_ups()?.saturating_sub(wakes_before);
     drop(counting);
     let (bpf_ns, runs) = (bpf.run_ns - bpf_before.run_ns, bpf.runs - bpf_before.runs);
@@ -83,20 +85,6 @@ fn kernel_side(watcher: &Watcher) -> Result<Cost> {
         sum.runs += cost.runs;
     }
     Ok(sum)
-}
-
-/// Time that all threads of the watcher have spent on a CPU (first number of `/proc/PID/task/TID/schedstat`,
-/// `Documentation/scheduler/sched-stats.rst`).
-fn cpu_time(watcher: &Watcher) -> Result<Duration> {
-    let directory = format!("/proc/{}/task", watcher.pid());
-    let mut sum = 0;
-    for thread in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {
-        let path = thread?.path().join("schedstat");
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let first = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-        sum += first.with_context(|| format!("find a number in {}", path.display()))?;
-    }
-    Ok(Duration::from_nanos(sum))
 }
 
 /// Makes and removes `count` cgroups as fast as may be.

@@ -1,0 +1,95 @@
+//! A kill that Kubernetes does not see is told of its pod, at once and with its names; a container that goes down as a whole
+//! is told once.
+
+use anyhow::{Context as _, Result};
+use detector_cluster_tests::{
+    Metrics, Namespace, Rig,
+    agent::METRICS_PORT,
+    eater::{self, LIMIT, PROCESS},
+    node::CALM,
+    wait,
+};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+use serde_json::json;
+
+/// How long after the kernel's deed a watch sees the event, in seconds.
+const PROMPT: f64 = 2.0;
+
+/// Kills of a container.
+const KILLS: &str = "detector_container_oom_kills_total";
+
+/// The same by process and limit.
+const BY: &str = "detector_container_oom_kills_by_total";
+
+fn status(pod: &Pod) -> Option<&ContainerStatus> {
+    pod.status.as_ref()?.container_statuses.as_ref()?.first()
+}
+
+/// The series of a container.
+fn kills(metrics: &Metrics, namespace: &Namespace, container: &str) -> Option<f64> {
+    metrics.value(KILLS, &[("namespace", &namespace.name), ("container", container)])
+}
+
+#[tokio::test]
+async fn a_killed_child_is_told_of_its_pod_at_once_while_the_container_lives_on() -> Result<()> {
+    let rig = Rig::connect().await?;
+    rig.agent().await?;
+    let node = rig.node_with(true)?;
+    let namespace = rig.namespace("child").await?;
+    let spec = json!({ "nodeName": node.name(), "containers": [eater::on_cue(&rig, "fpm")] });
+    let pod = namespace.running_pod("php", spec).await?;
+    let is_zero = |metrics: &Metrics| kills(metrics, &namespace, "fpm") == Some(0.0);
+    node.wait_for_metrics(METRICS_PORT, "the container has a series of zero", wait::PATIENCE, is_zero).await?;
+    let clock = node.clock().await?;
+    namespace.cue("php", "fpm").await?;
+    let told = namespace.told("the killed child is told", |_| true).await?;
+    let delay = told.delay(clock)?;
+    println!("a killed child: event seen {delay:.3} s after the kill (± {:.3} s)", clock.doubt);
+    assert_eq!(told.reason(), "ProcessOOMKilled");
+    assert_eq!(told.about(), ("php", pod.uid().unwrap_or_default().as_str(), "spec.containers{fpm}"));
+    for part in [PROCESS, "container", LIMIT] {
+        assert!(told.note().contains(part), "no {part} in: {}", told.note());
+    }
+    assert!(delay < PROMPT + clock.doubt, "{delay} s after the kill");
+    let metrics = node.metrics(METRICS_PORT).await?;
+    let labels = [("namespace", namespace.name.as_str()), ("pod", "php"), ("container", "fpm")];
+    let by = [&labels[..], &[("process", "child"), ("limit", "container")]].concat();
+    assert_eq!((metrics.value(KILLS, &labels), metrics.value(BY, &by)), (Some(1.0), Some(1.0)));
+    let now = namespace.api::<Pod>().get("php").await?;
+    let status = status(&now).context("no status of a container")?;
+    assert_eq!((status.restart_count, status.ready), (0, true));
+    let described = rig.kubectl(&["--namespace", &namespace.name, "describe", "pod", "php"]).await?;
+    assert!(described.contains("ProcessOOMKilled"), "{described}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_group_kill_is_one_event_with_all_victims_and_its_series_outlives_the_restart() -> Result<()> {
+    let rig = Rig::connect().await?;
+    rig.agent().await?;
+    let _calm = CALM.read().await;
+    let node = rig.node_with(false)?;
+    let namespace = rig.namespace("group").await?;
+    // Four processes: a shell would become the last command of its script.
+    let script = "sleep 100000 & sleep 100001 & mkfifo /tmp/cue; read word < /tmp/cue; tail /dev/zero; true";
+    let spec = json!({ "nodeName": node.name(), "containers": [eater::shell(&rig, "app", script)] });
+    let pod = namespace.running_pod("group", spec).await?;
+    let clock = node.clock().await?;
+    namespace.cue("group", "app").await.ok();
+    let told = namespace.told("the group kill is told", |_| true).await?;
+    println!("a group kill: event seen {:.3} s after the kill (± {:.3} s)", told.delay(clock)?, clock.doubt);
+    assert_eq!(told.reason(), "ContainerOOMKilled");
+    assert_eq!(told.about(), ("group", pod.uid().unwrap_or_default().as_str(), "spec.containers{app}"));
+    assert!(told.note().contains("all 4 processes"), "{}", told.note());
+    let pods = namespace.api::<Pod>();
+    let is_back =
+        |pod: Option<&Pod>| pod.and_then(status).is_some_and(|status| status.restart_count == 1 && status.ready);
+    wait::until(&pods, "group", "the container runs again", wait::POD_PATIENCE, is_back).await?;
+    let metrics = node.metrics(METRICS_PORT).await?;
+    assert_eq!(kills(&metrics, &namespace, "app"), Some(4.0), "the series keeps its count");
+    let events = namespace.all_told().await?;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert!(events.iter().all(|event| event.series.is_none()), "{events:#?}");
+    Ok(())
+}
