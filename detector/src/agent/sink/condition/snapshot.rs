@@ -140,7 +140,7 @@ impl Conditions {
         self.end(&Task { tid, start_ns }, now_ns, self.us(now_ns));
     }
 
-    /// Takes in the conditions of our types that stand on the Node: the answer to [`ConditionWrite::Read`].
+    /// Takes in the conditions of our types that stand on the Node: the answer to [`ConditionWrite::Read`](super::write::ConditionWrite::Read).
     pub fn adopt(&mut self, standing: &[Standing], now_ns: u64) {
         self.in_flight = None;
         self.reading = Reading::Done;
