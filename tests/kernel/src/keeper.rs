@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::Receiver,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,9 @@ use rustix::{
 use serde_json::Value;
 
 use crate::watcher::{LINE_DEADLINE, read};
+
+/// Between two looks at what a keeper does beside its lines.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A BPF file system and a directory for what is saved. Dropping it unmounts and removes both, and so detaches all.
 pub struct Place {
@@ -31,6 +35,16 @@ impl Place {
         }
         mount("bpf", place.bpf(), "bpf", MountFlags::empty(), None).context("mounting a BPF file system")?;
         Ok(place)
+    }
+
+    /// Waits until nothing is left at `path`.
+    pub fn gone(path: &Path) -> Result<()> {
+        let since = Instant::now();
+        while path.exists() {
+            ensure!(since.elapsed() < LINE_DEADLINE, "{} is still there", path.display());
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Where pins go.
