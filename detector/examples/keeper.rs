@@ -80,7 +80,7 @@ async fn run(pins: &Pins, directory: &Path, methods: &[&str]) -> Result<()> {
     let state = saved.filter(|state: &State| state.boot_id == boot_id);
     let state = state.unwrap_or_else(|| State { boot_id: boot_id.clone(), ..State::default() });
     let mut spool = Spool::open(&directory.join("spool"), &boot_id)?;
-    let replay = spool.replay();
+    let left: Vec<_> = std::iter::from_fn(|| spool.take_left()).collect();
     let offsets = Offsets::read(root).unwrap_or_else(|_| Offsets::unknown());
     let hierarchy = match methods.iter().find_map(|word| word.strip_prefix("hierarchy=")) {
         Some(number) => number.parse()?,
@@ -90,10 +90,10 @@ async fn run(pins: &Pins, directory: &Path, methods: &[&str]) -> Result<()> {
     probe.set_spool(spool);
     let attached = attach(&mut probe, methods)?;
     probe.settle();
-    println!("{}", started(&probe, &attached, replay.records.len()));
+    println!("{}", started(&probe, &attached, left.len()));
     let seen = Seen::restore(state.seen.iter().copied());
     let mut keeper = Keeper { probe, state, seen, file, unsaved: 0 };
-    for record in &replay.records {
+    for record in &left {
         keeper.take(record)?;
     }
     loop {

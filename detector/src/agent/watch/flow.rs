@@ -89,7 +89,7 @@ impl<'a> Flow<'a> {
             cgroups: pipeline.cgroups(),
             attached_after,
         };
-        note_shortcomings(&mut pipeline, &sources, &ladders, root);
+        note_shortcomings(&mut pipeline, &mut sources, &ladders, root);
         if let Err(error) = witness {
             let reason = error_chain(&error);
             pipeline.note(Stage::Source, "no_witness", || {
@@ -324,12 +324,14 @@ impl<'a> Flow<'a> {
 }
 
 /// Tells what this run has to do without.
-fn note_shortcomings(pipeline: &mut Pipeline<'_>, sources: &Sources, ladders: &[Ladder], root: &Path) {
+fn note_shortcomings(pipeline: &mut Pipeline<'_>, sources: &mut Sources, ladders: &[Ladder], root: &Path) {
     for (kind, count, sentence) in sources.troubles_of_pins() {
         let stage = if kind == "abi" { Stage::Decode } else { Stage::Source };
         pipeline.note_many(stage, kind, count, || sentence);
     }
-    pipeline.note_spool(sources.spool_found());
+    if let Some(found) = sources.spool_found() {
+        pipeline.note_spool(found);
+    }
     if let Some(reason) = sources.without_types() {
         pipeline
             .note(Stage::Source, "no_btf", || format!("methods that need the kernel's types do not work: {reason}"));

@@ -1,7 +1,6 @@
 //! All that the flow listens to: the kernel side's rings and the kernel's log. Either may be missing.
 
 use std::{
-    collections::VecDeque,
     io,
     path::{Path, PathBuf},
 };
@@ -56,12 +55,8 @@ pub(super) struct Sources {
     no_types: Option<String>,
     /// Fields that the running kernel lacks.
     missing_fields: Vec<String>,
-    /// Records that an earlier run took from the ring, and of which it is not known what they led to.
-    replay: VecDeque<Vec<u8>>,
     /// Records that were taken, where there may be some twice.
     seen: Option<Seen>,
-    /// What was found beside them and is no use; without records.
-    spool_found: Replay,
     spool_not_cleared: Option<SpoolError>,
     /// What the kernel side's counters said when an earlier run last told of them; nothing, where they began anew.
     dropped_before: Vec<(String, u64)>,
@@ -90,18 +85,13 @@ impl Sources {
         let mut probe = probe.map_err(|error| error_chain(&error));
         let cgroup_life = probe.as_mut().ok().map(Probe::attach_cgroup_life);
         let no_cgroup_life = cgroup_life.and_then(Result::err).map(|error| error_chain(&error));
-        let (mut replay, mut spool_found) = (VecDeque::new(), Replay::default());
         let seen = spool.is_some().then(|| Seen::restore(taken));
-        if let (Ok(probe), Some(mut spool)) = (&mut probe, spool) {
-            spool_found = spool.replay();
-            replay.extend(std::mem::take(&mut spool_found.records));
+        if let (Ok(probe), Some(spool)) = (&mut probe, spool) {
             probe.set_spool(spool);
         }
         let counters_go_on = probe.as_ref().is_ok_and(Probe::adopted_counters);
         Ok(Self {
             dropped_before: if counters_go_on { dropped } else { Vec::new() },
-            replay,
-            spool_found,
             seen,
             spool_not_cleared: None,
             root: root.to_owned(),
@@ -164,18 +154,18 @@ impl Sources {
     }
 
     /// What was found in the spool of an earlier run and is no use.
-    pub(super) fn spool_found(&self) -> &Replay {
-        &self.spool_found
+    pub(super) fn spool_found(&mut self) -> Option<&Replay> {
+        self.spool().map(|spool| spool.found())
     }
 
     /// Records that could not be written to the spool since the last call.
     pub(super) fn take_unspooled(&mut self) -> u64 {
-        self.probe.as_mut().ok().and_then(Probe::spool).map_or(0, Spool::take_unspooled)
+        self.spool().map_or(0, Spool::take_unspooled)
     }
 
     /// Whether there may be records from before the start: nothing wakes the flow for these.
-    pub(super) fn may_have_records(&self) -> bool {
-        !self.replay.is_empty() || self.probe.as_ref().is_ok_and(Probe::adopted_maps)
+    pub(super) fn may_have_records(&mut self) -> bool {
+        self.spool().is_some_and(|spool| spool.has_left()) || self.probe.as_ref().is_ok_and(Probe::adopted_maps)
     }
 
     /// Removes what an earlier program kept attached and nobody wants any more. Once all detectors are attached.
@@ -198,17 +188,21 @@ impl Sources {
     /// Why records are not safe against a sudden end, if that is new.
     pub(super) fn spool_trouble(&mut self) -> Option<SpoolError> {
         let cleared = self.spool_not_cleared.take();
-        cleared.or_else(|| self.probe.as_mut().ok()?.spool()?.take_trouble())
+        cleared.or_else(|| self.spool()?.take_trouble())
     }
 
     /// Whether what records led to is to be saved soon, because the spool grows.
     pub(super) fn wants_clearing(&mut self) -> bool {
-        self.probe.as_mut().ok().and_then(Probe::spool).is_some_and(|spool| spool.wants_clearing())
+        self.spool().is_some_and(|spool| spool.wants_clearing())
     }
 
-    /// All that records led to is saved: they may go.
+    fn spool(&mut self) -> Option<&mut Spool> {
+        self.probe.as_mut().ok().and_then(Probe::spool)
+    }
+
+    /// All that the records taken led to is saved: they may go.
     pub(super) fn clear_spool(&mut self) {
-        if let Some(spool) = self.probe.as_mut().ok().and_then(Probe::spool)
+        if let Some(spool) = self.spool()
             && !spool.is_empty()
             && let Err(error) = spool.clear()
         {
@@ -334,9 +328,9 @@ pub enum ReadyError {
 impl Records for Sources {
     fn next(&mut self, ring: Ring, record: &mut Vec<u8>) -> bool {
         loop {
-            let replayed = if ring == Ring::Precious { self.replay.pop_front() } else { None };
-            match replayed {
-                Some(replayed) => *record = replayed,
+            let left = if ring == Ring::Precious { self.spool().and_then(Spool::take_left) } else { None };
+            match left {
+                Some(left) => *record = left,
                 None if self.probe.as_mut().is_ok_and(|probe| probe.next(ring, record)) => {}
                 None => return false,
             }

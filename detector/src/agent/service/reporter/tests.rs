@@ -204,7 +204,7 @@ fn spool_of(boot: &str) -> spool::Replay {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(spool::FILE);
     spool::Spool::open(&path, boot).unwrap().append(b"record");
-    spool::Spool::open(&path, BOOT).unwrap().replay()
+    spool::Spool::open(&path, BOOT).unwrap().found().clone()
 }
 
 /// Events of which one was refused for good.

@@ -17,6 +17,7 @@ mod frames;
 mod seen;
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -46,8 +47,10 @@ pub struct Spool {
     head: [u8; HEAD],
     /// Bytes that are valid.
     length: u64,
-    /// What was found at the start.
-    replay: Replay,
+    /// Records of an earlier run that were not taken yet, oldest first.
+    left: VecDeque<Vec<u8>>,
+    /// What was found beside them, without records.
+    found: Replay,
     /// The last attempt failed, and so did all since it was told.
     failing: bool,
     trouble: Option<SpoolError>,
@@ -108,13 +111,14 @@ impl Spool {
         let mut bytes = Vec::new();
         (&file).take(LIMIT).read_to_end(&mut bytes).map_err(failed("reading"))?;
         let head = Head::of(boot_id);
-        let replay = read(&bytes, boot_id);
+        let mut found = read(&bytes, boot_id);
         let mut spool = Self {
             file,
             path: path.to_owned(),
             head: head.bytes(),
-            length: replay.valid_bytes,
-            replay,
+            length: found.valid_bytes,
+            left: std::mem::take(&mut found.records).into(),
+            found,
             failing: false,
             trouble: None,
             unspooled: 0,
@@ -130,9 +134,21 @@ impl Spool {
         Ok(spool)
     }
 
-    /// What was found at the start, once. It stays in the file until that is cleared.
-    pub fn replay(&mut self) -> Replay {
-        std::mem::take(&mut self.replay)
+    /// The oldest record of an earlier run that was not taken yet. It stays in the file until that is cleared.
+    pub fn take_left(&mut self) -> Option<Vec<u8>> {
+        self.left.pop_front()
+    }
+
+    /// Whether records of an earlier run are to be taken.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// What was found at the start and is of no use: without records.
+    #[must_use]
+    pub const fn found(&self) -> &Replay {
+        &self.found
     }
 
     /// Writes a record. If that fails it is told by [`Self::take_trouble`], and the record goes on without.
@@ -171,11 +187,15 @@ impl Spool {
         self.length <= HEAD as u64
     }
 
-    /// Forgets all records. To be called once all that they led to is saved.
+    /// Forgets all records, if none of an earlier run is left to be taken. To be called once all that those taken led to is
+    /// saved.
     ///
     /// # Errors
     /// If the file cannot be cut. Then its records are found again at the next start: see [`Seen`].
     pub fn clear(&mut self) -> Result<(), SpoolError> {
+        if self.has_left() {
+            return Ok(());
+        }
         let cleared = self.file.set_len(0).and_then(|()| self.file.write_all_at(&self.head, 0));
         // What cannot be told is not trusted: the next record begins the file again.
         self.length = if cleared.is_ok() { HEAD as u64 } else { 0 };
