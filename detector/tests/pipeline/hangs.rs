@@ -242,6 +242,24 @@ fn a_task_that_cannot_be_looked_at_stays_open_and_that_is_told() {
 }
 
 #[test]
+fn a_record_that_is_written_while_tasks_are_looked_at_does_not_raise_an_ended_hang_again() {
+    let (machine, cgroup) = machine();
+    let session = Session::new(&machine);
+    session.set_time(100 * SECOND);
+    let lines = session.run(&mut records([hung(TID, cgroup, 100)]), |pipeline, records| {
+        drain(pipeline, records);
+        show(&machine, TID, 'R', 43, START_TICKS);
+        session.set_time(110 * SECOND);
+        session.set_pace(SECOND);
+        pipeline.look_after().expect("a Vec takes all");
+        // The first look at the clock came before it, and the last one after it.
+        push(records, &hung(TID, cgroup, 112));
+        drain(pipeline, records);
+    });
+    assert_eq!(states(&lines), [(1, "raised"), (1, "ran")]);
+}
+
+#[test]
 fn thirty_tasks_that_hang_at_once_are_all_told_and_all_end() {
     let (machine, cgroup) = machine();
     let session = Session::new(&machine);

@@ -24,6 +24,8 @@ pub(crate) const UNITS: Units = Units { page_size: 4096, wall: WallClock::with_o
 pub(crate) struct Session<'a> {
     machine: &'a Machine,
     now: Cell<u64>,
+    /// What passes with each look at the clock.
+    pace: Cell<u64>,
     count: Option<u64>,
     reader: fn(&Path) -> Box<dyn NameReader>,
 }
@@ -31,7 +33,13 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Starts after boot and before any recorded kill.
     pub(crate) fn new(machine: &'a Machine) -> Self {
-        Self { machine, now: Cell::new(SECOND), count: None, reader: |root| Box::new(InPlace::new(root)) }
+        Self {
+            machine,
+            now: Cell::new(SECOND),
+            pace: Cell::new(0),
+            count: None,
+            reader: |root| Box::new(InPlace::new(root)),
+        }
     }
 
     pub(crate) fn with_count(machine: &'a Machine, count: u64) -> Self {
@@ -46,6 +54,11 @@ impl<'a> Session<'a> {
     /// Time passes.
     pub(crate) fn pass(&self, nanoseconds: u64) {
         self.now.set(self.now.get() + nanoseconds);
+    }
+
+    /// From now on each look at the clock finds it later by this.
+    pub(crate) fn set_pace(&self, nanoseconds: u64) {
+        self.pace.set(nanoseconds);
     }
 
     pub(crate) fn set_time(&self, boot_ns: u64) {
@@ -83,7 +96,10 @@ impl<'a> Session<'a> {
         snapshot: &LocatorSnapshot,
         script: impl FnOnce(&mut Pipeline<'_>, &mut Recording) -> Result<(), AgentError>,
     ) -> Result<(), AgentError> {
-        let now = || self.now.get();
+        let now = || {
+            self.pass(self.pace.get());
+            self.now.get()
+        };
         let (root, reader) = (self.machine.root(), (self.reader)(self.machine.root()));
         let mut pipeline = Pipeline::resume(sink, root, self.count, &now, reader, snapshot)?;
         let started = Started {

@@ -22,7 +22,7 @@ use crate::agent::{
         task::{self, Look, PatientReader, TaskError},
     },
 };
-use crate::cause::error_chain;
+use crate::{cause::error_chain, clock::BootClock};
 
 /// Times the kernel's time limit after which a task that is told of no more hangs no more: it looks at least that often.
 const QUIET_SCANS: u32 = 3;
@@ -155,21 +155,22 @@ impl Hangs {
     }
 
     /// Looks at all tasks that hang, if it is time.
-    pub(super) fn poll(&mut self, now_ns: u64) -> Vec<Hang> {
-        if self.poll_at_ns.is_none_or(|at| now_ns < at) {
+    pub(super) fn poll(&mut self, clock: BootClock<'_>) -> Vec<Hang> {
+        if self.poll_at_ns.is_none_or(|at| clock() < at) {
             return Vec::new();
         }
         let mut told = Vec::new();
         for tid in self.rules.open() {
-            match self.look(tid, now_ns) {
-                Ok(Some(look)) => told.extend(self.rules.looked(tid, &look, now_ns)),
+            match self.look(tid, clock()) {
+                // By the time after the look: what was written before, also since the poll began, is of this hang.
+                Ok(Some(look)) => told.extend(self.rules.looked(tid, &look, clock())),
                 // Nobody can look: what an earlier run told is believed until then.
-                Ok(None) => told.extend(self.rules.take_over(tid, now_ns)),
+                Ok(None) => told.extend(self.rules.take_over(tid, clock())),
                 Err(error) => self.trouble(&error),
             }
         }
         self.poll_at_ns = None;
-        self.schedule(now_ns);
+        self.schedule(clock());
         told
     }
 

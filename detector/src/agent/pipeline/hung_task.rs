@@ -29,8 +29,8 @@ impl Pipeline<'_> {
     }
 
     /// Looks at the tasks that hang, if it is time, and tells which hang no more.
-    pub(super) fn poll_hangs(&mut self, now_ns: u64) -> Result<(), AgentError> {
-        let told = self.hangs.poll(now_ns);
+    pub(super) fn poll_hangs(&mut self) -> Result<(), AgentError> {
+        let told = self.hangs.poll(self.clock);
         self.tell_hangs(told).map(drop)
     }
 

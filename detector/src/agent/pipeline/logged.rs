@@ -115,7 +115,7 @@ impl Pipeline<'_> {
             let reason = format!("{UNDECIDED} kills in a row came without their decision: its probe is called no more");
             silent.push(Silent { detector: Detector::Oom, reason });
         }
-        self.poll_hangs(now)?;
+        self.poll_hangs()?;
         self.end_batch()?;
         Ok(silent)
     }
