@@ -15,13 +15,15 @@ pub enum Writer {
     HungTask = 1,
     /// Life of cgroups.
     CgroupLife = 2,
+    /// Last words of the kernel.
+    Panic = 3,
 }
 
 impl Writer {
     /// Number of entries of `ACTIVE`: room for families to come.
     pub const SLOTS: u32 = 16;
     /// All families that there are.
-    pub const ALL: [Self; 3] = [Self::Oom, Self::HungTask, Self::CgroupLife];
+    pub const ALL: [Self; 4] = [Self::Oom, Self::HungTask, Self::CgroupLife, Self::Panic];
 }
 
 /// Slot value that no generation has: nobody of the family writes.

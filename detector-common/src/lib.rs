@@ -14,6 +14,7 @@ pub mod gate;
 pub mod header;
 pub mod hung_task;
 pub mod kill_count;
+pub mod last_words;
 pub mod offset;
 pub mod oom;
 

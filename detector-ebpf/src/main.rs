@@ -119,6 +119,35 @@ pub fn hung_task_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `panic(const char *fmt, ...)`. No trampoline takes it, because it is variadic.
+#[kprobe]
+pub fn panic_entry(ctx: ProbeContext) -> u32 {
+    let (format, first) = (ctx.arg::<u64>(0).unwrap_or(0), ctx.arg::<u64>(1).unwrap_or(0));
+    hook::panic::dies(format, first);
+    0
+}
+
+/// `oops_enter(void)`.
+#[kprobe]
+pub fn panic_oops(_ctx: ProbeContext) -> u32 {
+    hook::panic::oops();
+    0
+}
+
+/// `out_of_memory(struct oom_control *oc)`.
+#[kprobe]
+pub fn panic_out_of_memory(ctx: ProbeContext) -> u32 {
+    hook::panic::remember_domain(ctx.arg(0).unwrap_or(0));
+    0
+}
+
+/// `sched_process_hang(struct task_struct *tsk)`.
+#[raw_tracepoint(tracepoint = "sched_process_hang")]
+pub fn panic_hung_task(ctx: RawTracePointContext) -> i32 {
+    hook::panic::remember_hang(ctx.arg(0));
+    0
+}
+
 /// `oom:mark_victim`.
 #[tracepoint]
 pub fn event_mark_victim(ctx: TracePointContext) -> u32 {

@@ -5,4 +5,5 @@ pub(crate) mod cgroup_life;
 pub(crate) mod hung_task;
 mod kill_count;
 pub(crate) mod oom;
+pub(crate) mod panic;
 pub(crate) mod tracepoint;
