@@ -3,7 +3,10 @@
 //! Three clocks, each for its purpose: records carry the boot clock, people read the wall clock, deadlines wait on the
 //! monotonic clock.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
@@ -56,6 +59,30 @@ pub fn suspended_ns() -> u64 {
 #[must_use]
 pub fn monotonic_now() -> Instant {
     Instant::now()
+}
+
+/// A moment on the clocks that the controller compares with each other and with those of other machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// `CLOCK_MONOTONIC`: goes on while this machine runs, and stands while it is suspended.
+    pub monotonic: Duration,
+    /// `CLOCK_BOOTTIME`: goes on while this machine is suspended, too.
+    pub boot: Duration,
+    /// Time of day.
+    pub wall: Timestamp,
+}
+
+/// Tells the present moment: [`Moment::now`], or what a test wants it to be.
+pub type Moments = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        let span = |clock| Duration::from_nanos(u64::try_from(read(clock)).unwrap_or(0));
+        let wall = Timestamp::from_nanosecond(read(ClockId::Realtime)).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { monotonic: span(ClockId::Monotonic), boot: span(ClockId::Boottime), wall }
+    }
 }
 
 /// Processor time that this process has used (`CLOCK_PROCESS_CPUTIME_ID`, clock_gettime(2)).

@@ -19,6 +19,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read. A `Status` object has a few hundred; of an object written nothing is needed.
 const READ: usize = 64 * 1024;
 
+/// Longest pause that a server may ask for: what it answers may be a mistake, or a proxy's.
+pub const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
 /// Bytes of a server's message that are told.
 const MESSAGE: usize = 300;
 
@@ -59,6 +62,7 @@ struct Status {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Details {
+    name: String,
     retry_after_seconds: Option<u64>,
     causes: Vec<Cause>,
 }
@@ -108,6 +112,15 @@ async fn exchange(client: &kube::Client, request: Request<Vec<u8>>, most: usize)
     (Answer { status: Some(head.status.as_u16()), outcome: meaning(head.status, &head.headers, &body) }, body)
 }
 
+/// Whether the server itself says that there is no object `name`. A 404 of a proxy, or of a server that does not know the
+/// kind, proves nothing of an object.
+#[must_use]
+pub fn is_missing(answer: &Answer, body: &[u8], name: &str) -> bool {
+    let status: Option<Status> = serde_json::from_slice(body).ok();
+    let named = |status: Status| status.reason == "NotFound" && status.details.is_some_and(|one| one.name == name);
+    answer.status == Some(404) && status.is_some_and(named)
+}
+
 /// What an answer means.
 #[must_use]
 pub fn meaning(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
@@ -137,11 +150,12 @@ pub fn meaning(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, 10.2.3), else the same in the `Status` object. The API server never writes a date.
+/// `Retry-After` in seconds (RFC 9110, 10.2.3), else the same in the `Status` object, at most [`LONGEST_ASKED`]. The API
+/// server never writes a date.
 fn after(headers: &HeaderMap, status: Option<&Status>) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let details = || status?.details.as_ref()?.retry_after_seconds.filter(|seconds| *seconds > 0);
-    header.or_else(details).map(Duration::from_secs)
+    header.or_else(details).map(|seconds| Duration::from_secs(seconds).min(LONGEST_ASKED))
 }
 
 fn sentence(code: StatusCode, status: Option<&Status>, body: &[u8]) -> String {
@@ -205,6 +219,18 @@ mod tests {
     }
 
     #[rstest]
+    #[case::seconds("7", Duration::from_secs(7))]
+    #[case::a_week("604800", LONGEST_ASKED)]
+    #[case::for_ever("18446744073709551615", LONGEST_ASKED)]
+    fn a_server_puts_nobody_to_sleep_for_long(#[case] seconds: &str, #[case] pause: Duration) {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, seconds.parse().expect("a header"))]);
+        let by_header = meaning(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
+        assert_eq!(retry(&by_header), Some(Some(pause)));
+        let body = format!(r#"{{"details":{{"retryAfterSeconds":{seconds}}}}}"#);
+        assert_eq!(retry(&of(503, &body)), Some(Some(pause)));
+    }
+
+    #[rstest]
     #[case::terminating(r#"{"reason":"Forbidden","details":{"causes":[{"reason":"NamespaceTerminating"}]}}"#, true)]
     #[case::older_server(
         r#"{"message":"unable to create new content in namespace x because it is being terminated"}"#,
@@ -237,6 +263,21 @@ mod tests {
     fn a_failure_is_about_the_server_or_about_one_write(#[case] status: Option<u16>, #[case] server: bool) {
         let answer = Answer { status, outcome: Outcome::Retry { after: None, reason: String::new() } };
         assert_eq!(answer.is_about_server(), server);
+    }
+
+    #[rstest]
+    #[case::it_is_missing(404, r#"{"reason":"NotFound","details":{"name":"a","kind":"leases"}}"#, true)]
+    #[case::another_one(404, r#"{"reason":"NotFound","details":{"name":"b","kind":"leases"}}"#, false)]
+    #[case::no_such_kind(404, "404 page not found", false)]
+    #[case::a_web_page(404, "<html>", false)]
+    #[case::not_said_so(503, r#"{"reason":"NotFound","details":{"name":"a","kind":"leases"}}"#, false)]
+    fn only_the_server_itself_can_say_that_an_object_is_missing(
+        #[case] code: u16,
+        #[case] body: &str,
+        #[case] missing: bool,
+    ) {
+        let answer = Answer { status: Some(code), outcome: of(code, body) };
+        assert_eq!(is_missing(&answer, body.as_bytes(), "a"), missing);
     }
 
     #[test]

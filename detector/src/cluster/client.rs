@@ -32,7 +32,10 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Neither a pod with a service account nor a kubeconfig.
-    #[error("read how to reach the API server (no kubeconfig was named, so the pod's service account counts)")]
+    #[error(
+        "read how to reach the API server (neither --kubeconfig nor $KUBECONFIG names a file, so the pod's service account \
+         counts; ~/.kube/config is not looked at)"
+    )]
     InCluster(#[source] kube::config::InClusterError),
     /// The kubeconfig does not say it.
     #[error("read how to reach the API server from the kubeconfig {path}")]
@@ -95,7 +98,10 @@ fn token(config: &Config) -> Option<String> {
 }
 
 /// `NODE_NAME`, else the hostname, which kubelet takes for the node's name unless told otherwise (and lower-cases).
-fn node_name() -> Result<String, ClientError> {
+///
+/// # Errors
+/// If neither can be read.
+pub fn node_name() -> Result<String, ClientError> {
     if let Some(name) = env::var(NODE_NAME).ok().filter(|name| !name.is_empty()) {
         return Ok(name);
     }

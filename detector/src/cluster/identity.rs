@@ -1,7 +1,21 @@
 //! Who the agent is: the node that it runs on, as the cluster knows it.
 
+use std::fs;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
+
+/// Where a pod finds the namespace of its service account (`serviceaccount/admission.go`).
+const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Namespace of the manifests that come with the program.
+const DEFAULT_NAMESPACE: &str = "detector";
+
+/// Namespace of the pod that this program runs in; outside of pods that of the manifests that come with it.
+#[must_use]
+pub fn own_namespace() -> String {
+    let own = fs::read_to_string(OWN_NAMESPACE).ok().map(|name| name.trim().to_owned());
+    own.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,10 @@ pub mod answer;
 pub mod client;
 pub mod identity;
 pub mod outcome;
+pub mod request;
+pub mod watch;
 
 pub use answer::{Answer, send};
 pub use client::{Access, ClientError, connect};
-pub use identity::Identity;
+pub use identity::{Identity, own_namespace};
 pub use outcome::Outcome;

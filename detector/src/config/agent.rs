@@ -1,11 +1,11 @@
 //! The file of `detector agent`: its keys, and the rules between them.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use super::{
     Config, LogFormat, LogLevel,
     field::{DISABLED, Field, write_time},
-    nearest::listed,
+    mistake::nearest::listed,
     reference,
     table::{
         Applies::{AtOnce, AtRestart},
@@ -25,6 +25,7 @@ pub const AGENT: Table<Config> = Table { sections: SECTIONS, keys: KEYS, contrad
 
 const SECTIONS: &[Section] = &[
     Section { path: "detectors", meaning: "What is watched for, and how." },
+    Section { path: "lastWords", meaning: "What a dying kernel says of its suspect." },
     Section { path: "locate", meaning: "Finding out whose a cgroup is." },
     Section { path: "conditions", meaning: "Conditions of the Node." },
     Section { path: "events", meaning: "Kubernetes events." },
@@ -33,6 +34,7 @@ const SECTIONS: &[Section] = &[
     Section { path: "metrics", meaning: "Prometheus metrics." },
     Section { path: "health", meaning: "The endpoints `/livez`, `/readyz` and `/healthz`." },
     Section { path: "state", meaning: "What survives a restart." },
+    Section { path: "previousBoot", meaning: "What is told of the boot before, after the machine has booted." },
     Section { path: "log", meaning: "The agent's own log, on standard error." },
 ];
 
@@ -63,6 +65,25 @@ const KEYS: &[Key<Config>] = &[
         },
         applies: AtRestart,
         meaning: "Hung tasks; as `detectors.oom`.",
+    },
+    Key {
+        path: "detectors.panic",
+        field: Field::Word {
+            words: || choices(Detector::Panic),
+            get: |config| choice_word(config.detectors.panic),
+            set: |config, word| config.detectors.panic = choice(Detector::Panic, word),
+        },
+        applies: AtRestart,
+        meaning: "The line about the suspect that a dying kernel writes (`docs/last-words.md`); as `detectors.oom`, but the \
+            agent does not count it among the detectors that work.",
+    },
+    Key {
+        path: "lastWords.printByKernel",
+        field: Field::Flag(|config| &mut config.last_words.print_by_kernel),
+        applies: AtRestart,
+        meaning: "Set `kernel.ftrace_dump_on_oops` to 2, without which the line stays in the dead kernel's memory: the kernel \
+            then prints the trace buffer of the dying CPU, with all that is in it. The former value is kept in \
+            `state.directory`, and `detector cleanup` sets it again.",
     },
     Key {
         path: "locate.podWatch",
@@ -180,6 +201,21 @@ const KEYS: &[Key<Config>] = &[
         meaning: "Directory on a bpffs below which maps and programs are pinned. `disabled`: they go with the process.",
     },
     Key {
+        path: "state.boots",
+        field: Field::Directory(|config| &mut config.state.boots),
+        applies: AtRestart,
+        meaning: "File that says which boot the agent saw last and whether it was told to stop, so that after a crash of the \
+            machine that is known. On a disk, and not in `state.directory`. `disabled`: a boot that ended without a shutdown \
+            is not noticed, and a record of a panic is taken for one of the boot before only if it was made in the half \
+            hour before this boot.",
+    },
+    Key {
+        path: "previousBoot.keep",
+        field: Field::Time(seconds(60)..=seconds(30 * 24 * 3600), |config| &mut config.previous_boot.keep),
+        applies: AtRestart,
+        meaning: "How long after the boot the condition `PreviousBootCrash` is True, if the boot before ended so.",
+    },
+    Key {
         path: "log.format",
         field: Field::Word {
             words: || LogFormat::ALL.map(LogFormat::name).to_vec(),
@@ -229,16 +265,33 @@ fn choice(detector: Detector, word: &str) -> Choice {
 }
 
 fn contradictions(config: &Config) -> Vec<Contradiction> {
-    let rules = [nothing_to_watch(config.detectors), burst(config), refill(config), listeners(config), places(config)];
+    let rules = [
+        nothing_to_watch(config.detectors),
+        burst(config),
+        refill(config),
+        super::listeners(config.metrics.listen, config.health.listen),
+        places(config),
+        boots(config),
+        printing(config),
+    ];
     rules.into_iter().flatten().collect()
 }
 
 fn nothing_to_watch(chosen: Chosen) -> Option<Contradiction> {
-    let off = Detector::ALL.into_iter().all(|detector| chosen.of(detector) == Choice::Off);
+    let mut telling = Detector::ALL.into_iter().filter(|detector| detector.tells());
+    let off = telling.all(|detector| chosen.of(detector) == Choice::Off);
     let keys = ["detectors.oom", "detectors.hungTask"];
     off.then(|| Contradiction {
         keys: keys.to_vec(),
         rule: format!("one of {} must not be `{DISABLED}`: there is nothing to watch for", listed(&keys)),
+    })
+}
+
+/// What is changed on a machine is remembered, so that it can be undone.
+fn printing(config: &Config) -> Option<Contradiction> {
+    (config.last_words.print_by_kernel && config.state.directory.is_none()).then(|| Contradiction {
+        keys: vec!["lastWords.printByKernel", "state.directory"],
+        rule: format!("the former value of the kernel's setting needs a place: the directory must not be `{DISABLED}`"),
     })
 }
 
@@ -262,15 +315,14 @@ fn refill(config: &Config) -> Option<Contradiction> {
     })
 }
 
-/// A wildcard takes its port on all addresses, also of the other family: `[::]` takes IPv4 as well (ipv6(7), `bindv6only`).
-fn listeners(config: &Config) -> Option<Contradiction> {
-    let (metrics, health): (SocketAddr, SocketAddr) = (config.metrics.listen?, config.health.listen?);
-    let wild = metrics.ip().is_unspecified() || health.ip().is_unspecified();
-    (metrics != health && metrics.port() == health.port() && wild).then(|| Contradiction {
-        keys: vec!["metrics.listen", "health.listen"],
-        rule: format!(
-            "must be the same address or have another port: {metrics} and {health} cannot both be listened on"
-        ),
+/// The state's files have names of their own, and its directory is emptied by `detector cleanup`.
+fn boots(config: &Config) -> Option<Contradiction> {
+    let (file, files): (&Path, &Path) = (config.state.boots.as_deref()?, config.state.directory.as_deref()?);
+    (file.starts_with(files) || files.starts_with(file)).then(|| Contradiction {
+        keys: vec!["state.boots", "state.directory"],
+        rule:
+            "the file must not lie in the directory, nor be it: it has to outlive the machine, the directory need not"
+                .to_owned(),
     })
 }
 

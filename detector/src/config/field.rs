@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    nearest::{did_you_mean, listed},
+    mistake::nearest::{did_you_mean, listed},
+    texts::Texts,
     yaml::{Content, Value},
 };
 
@@ -22,6 +23,9 @@ const MAX_PATH: usize = 4095;
 
 /// Bytes of a task's name at most: `TASK_COMM_LEN` less its end (`include/linux/sched.h`).
 const MAX_COMM: usize = 15;
+
+/// Characters of a name at most: a DNS subdomain (RFC 1123), as the API server has it.
+const MAX_NAME: usize = 253;
 
 /// A place in settings of type `C`, and the kind of value that it takes.
 #[derive(Debug)]
@@ -43,12 +47,18 @@ pub enum Field<C> {
         /// Sets the one that was chosen, which is one of `words`.
         set: fn(&mut C, &str),
     },
+    /// A list of texts of one kind.
+    Texts(Texts<C>),
     /// An address to listen on, or none.
     Address(fn(&mut C) -> &mut Option<SocketAddr>),
     /// An absolute path, or none.
     Directory(fn(&mut C) -> &mut Option<PathBuf>),
     /// Names of processes, at most so many.
     Comms(usize, fn(&mut C) -> &mut Vec<String>),
+    /// Name of an object of the Kubernetes API or of a part of one.
+    Name(fn(&mut C) -> &mut String),
+    /// Addresses of others, at most so many.
+    Addresses(usize, fn(&mut C) -> &mut Vec<SocketAddr>),
 }
 
 /// A rule that a part of a value breaks: which part, and the rule.
@@ -60,12 +70,22 @@ pub(super) struct Broken<'v> {
 impl<C> Field<C> {
     /// Puts `value` where it belongs, or tells all rules that it breaks.
     pub(super) fn read<'v>(&self, value: &'v Value, config: &mut C) -> Result<(), Vec<Broken<'v>>> {
+        if let Self::Texts(texts) = self {
+            return texts.read(value, config);
+        }
         if value.content == Content::Refused {
             return Ok(());
         }
-        if let Self::Comms(most, at) = self {
-            *at(config) = comms(value, *most, &self.rule())?;
-            return Ok(());
+        match self {
+            Self::Comms(most, at) => {
+                *at(config) = comms(value, *most, &self.rule())?;
+                return Ok(());
+            }
+            Self::Addresses(most, at) => {
+                *at(config) = addresses(value, *most, &self.rule())?;
+                return Ok(());
+            }
+            _ => {}
         }
         let parsed = match &value.content {
             Content::Text { text, plain } => self.read_scalar(text, *plain, config),
@@ -109,9 +129,11 @@ impl<C> Field<C> {
                 let word = words.iter().find(|word| **word == text);
                 set(config, word.ok_or_else(|| did_you_mean(text, &words, SYNONYMS))?);
             }
+            Self::Texts(_) => return Err(None),
             Self::Address(at) => *at(config) = optional(text, address)?,
             Self::Directory(at) => *at(config) = optional(text, directory)?,
-            Self::Comms(..) => return Err(None),
+            Self::Name(at) => *at(config) = Some(text).filter(|text| is_subdomain(text)).ok_or(None)?.to_owned(),
+            Self::Comms(..) | Self::Addresses(..) => return Err(None),
         }
         Ok(())
     }
@@ -124,9 +146,12 @@ impl<C> Field<C> {
             Self::Number(..) | Self::Size(..) => "whole number",
             Self::Time(..) => "time",
             Self::Word { .. } => "word",
+            Self::Texts(_) => "list of texts",
             Self::Address(_) => "address",
             Self::Directory(_) => "path",
             Self::Comms(..) => "list of names",
+            Self::Name(_) => "name",
+            Self::Addresses(..) => "list of addresses",
         }
     }
 
@@ -142,12 +167,18 @@ impl<C> Field<C> {
                 format!("a time from {least} to {most} in whole `h`, `m` and `s`")
             }
             Self::Word { words, .. } => listed(&words()),
+            Self::Texts(texts) => texts.rule(),
             Self::Address(_) => format!(
                 "an IP address with a port from 1 to 65535, such as `0.0.0.0:8080` or `\"[::]:8080\"`, or `{DISABLED}`"
             ),
             Self::Directory(_) => {
                 format!("an absolute path without `..`, of at most {MAX_PATH} bytes and not `/`, or `{DISABLED}`")
             }
+            Self::Name(_) => format!("a name of 1 to {MAX_NAME} lower-case letters, digits, `-` and `.` (RFC 1123)"),
+            Self::Addresses(most, _) => format!(
+                "a list of at most {most} IP addresses with ports from 1 to 65535, such as `10.0.0.1:6666` or \
+                 `\"[fd00::1]:6666\"`, each once"
+            ),
             Self::Comms(most, _) => format!(
                 "a list of at most {most} names of processes as the kernel keeps them: 1 to {MAX_COMM} bytes, each once"
             ),
@@ -167,9 +198,14 @@ impl<C: Clone> Field<C> {
             Self::Size(_, at) => Written::One(at(config).to_string()),
             Self::Time(_, at) => Written::One(write_time(*at(config))),
             Self::Word { get, .. } => Written::One(get(config).to_owned()),
+            Self::Texts(texts) => Written::Many((texts.at)(config).iter().map(|text| quoted(text)).collect()),
             Self::Address(at) => or_disabled(at(config).map(|address| quoted(&address.to_string()))),
             Self::Directory(at) => or_disabled(at(config).as_ref().map(|path| quoted(&path.to_string_lossy()))),
             Self::Comms(_, at) => Written::Many(at(config).iter().map(|name| quoted(name)).collect()),
+            Self::Name(at) => Written::One(quoted(at(config))),
+            Self::Addresses(_, at) => {
+                Written::Many(at(config).iter().map(|address| quoted(&address.to_string())).collect())
+            }
         }
     }
 
@@ -182,9 +218,12 @@ impl<C: Clone> Field<C> {
             Self::Size(_, at) => *at(config) = *at(&mut other),
             Self::Time(_, at) => *at(config) = *at(&mut other),
             Self::Word { get, set, .. } => set(config, get(&other)),
+            Self::Texts(texts) => (texts.at)(config).clone_from((texts.at)(&mut other)),
             Self::Address(at) => *at(config) = *at(&mut other),
             Self::Directory(at) => at(config).clone_from(at(&mut other)),
             Self::Comms(_, at) => at(config).clone_from(at(&mut other)),
+            Self::Name(at) => at(config).clone_from(at(&mut other)),
+            Self::Addresses(_, at) => at(config).clone_from(at(&mut other)),
         }
     }
 }
@@ -317,6 +356,45 @@ fn comms<'v>(value: &'v Value, most: usize, rule: &str) -> Result<Vec<String>, V
     if broken.is_empty() { Ok(names) } else { Err(broken) }
 }
 
+/// Whether `text` is a name that the API server gives to most objects, Nodes among them: a DNS subdomain (RFC 1123).
+#[must_use]
+pub fn is_subdomain(text: &str) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_part = |part: &str| {
+        let (first, last) = (part.as_bytes().first(), part.as_bytes().last());
+        part.bytes().all(|byte| byte == b'-' || alphanumeric(&byte))
+            && [first, last].into_iter().all(|end| end.is_some_and(alphanumeric))
+    };
+    text.len() <= MAX_NAME && text.split('.').all(is_part)
+}
+
+fn addresses<'v>(value: &'v Value, most: usize, rule: &str) -> Result<Vec<SocketAddr>, Vec<Broken<'v>>> {
+    let whole = |hint: &str| vec![Broken { at: value, rule: format!("must be {rule}{hint}") }];
+    let entries = match &value.content {
+        Content::List(entries) if entries.len() <= most => entries,
+        Content::List(entries) => return Err(whole(&format!("; it has {}", entries.len()))),
+        Content::Nothing => return Err(whole("; `[]` is the empty list")),
+        Content::Text { .. } | Content::Section(_) | Content::Refused => return Err(whole("")),
+    };
+    let (mut read, mut broken) = (Vec::<SocketAddr>::new(), Vec::new());
+    for entry in entries {
+        let Content::Text { text, .. } = &entry.content else {
+            broken.push(Broken { at: entry, rule: "must be an IP address with a port; IPv6 needs quotes".to_owned() });
+            continue;
+        };
+        match address(text) {
+            Some(address) if read.contains(&address) => {
+                broken.push(Broken { at: entry, rule: "must stand once".to_owned() });
+            }
+            Some(address) => read.push(address),
+            None => {
+                broken.push(Broken { at: entry, rule: "must be an IP address with a port from 1 to 65535".to_owned() });
+            }
+        }
+    }
+    if broken.is_empty() { Ok(read) } else { Err(broken) }
+}
+
 /// `text` as YAML that is read as the same text, with quotes where it needs them.
 fn quoted(text: &str) -> String {
     let harmless = |character: char| character.is_ascii_alphanumeric() || "/._-:".contains(character);
@@ -378,6 +456,19 @@ mod tests {
         #[values("", ":80", "localhost:80", "0.0.0.0", "0.0.0.0:0", "::1:80")] text: &str,
     ) {
         assert_eq!(address(text), None);
+    }
+
+    #[rstest]
+    #[case("detector", true)]
+    #[case("a.b-c.9", true)]
+    #[case("", false)]
+    #[case("-a", false)]
+    #[case("a-", false)]
+    #[case("a..b", false)]
+    #[case("A", false)]
+    #[case("a_b", false)]
+    fn a_name_is_one_that_the_api_server_takes(#[case] text: &str, #[case] taken: bool) {
+        assert_eq!(is_subdomain(text), taken);
     }
 
     #[rstest]

@@ -1,5 +1,7 @@
 //! What is wrong with a file: every mistake with its place, key, value and the rule that it breaks.
 
+pub(super) mod nearest;
+
 use std::{
     fmt::{self, Display},
     io,

@@ -78,6 +78,7 @@ pub fn write_keys<C: Clone + Default>(page: &mut String, table: &Table<C>) {
         for Key { path, field, applies, meaning } in keys {
             let default = match field.write(&defaults) {
                 Written::One(text) => format!("`{text}`"),
+                Written::Many(entries) if entries.is_empty() => "`[]`".to_owned(),
                 Written::Many(entries) => {
                     entries.iter().map(|entry| format!("`{entry}`")).collect::<Vec<_>>().join(", ")
                 }

@@ -8,8 +8,7 @@ use std::{collections::BTreeMap, io::Read, path::Path};
 use super::{
     field::Field,
     file,
-    mistake::{Mistake, Mistakes, Position},
-    nearest::did_you_mean,
+    mistake::{Mistake, Mistakes, Position, nearest::did_you_mean},
     yaml::{self, Content, Entry, Value},
 };
 

@@ -26,13 +26,13 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Config, Mistakes, file, parse};
+use super::{Mistakes, file};
 
 /// What came of reading the file again.
 #[derive(Debug)]
-pub enum Reload {
+pub enum Reload<C> {
     /// It is right. It may still say what is in force already.
-    Changed(Box<Config>),
+    Changed(Box<C>),
     /// It is wrong, or cannot be read: what is in force stays.
     Refused(Mistakes),
 }
@@ -42,7 +42,8 @@ const BUFFER: usize = 4096;
 
 /// Watches one file.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch<C> {
+    parse: fn(&str, &[u8]) -> Result<C, Mistakes>,
     file: PathBuf,
     directory: PathBuf,
     events: AsyncFd<OwnedFd>,
@@ -50,18 +51,19 @@ pub struct Watch {
     /// What the file was when it was read last: its bytes, or why there were none. A hash, for it is only compared.
     seen: u64,
     /// What is to be told at the next call.
-    pending: Option<Reload>,
+    pending: Option<Reload<C>>,
 }
 
-impl Watch {
-    /// Watches `file`, which was read before and gave `running`. A change since then is the first thing to be told.
+impl<C: PartialEq> Watch<C> {
+    /// Watches `file`, which was read before by `parse` and gave `running`. A change since then is the first thing to be
+    /// told.
     ///
     /// Takes SIGHUP over. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// If the directory of the file cannot be watched, or the signal cannot be taken.
-    pub fn start(file: &Path, running: &Config) -> io::Result<Self> {
+    pub fn start(file: &Path, running: &C, parse: fn(&str, &[u8]) -> Result<C, Mistakes>) -> io::Result<Self> {
         let directory = match file.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -73,7 +75,7 @@ impl Watch {
         )]
         let events = AsyncFd::new(queue)?;
         let hang_up = signal(SignalKind::hangup())?;
-        let mut watch = Self { file: file.to_owned(), directory, events, hang_up, seen: 0, pending: None };
+        let mut watch = Self { parse, file: file.to_owned(), directory, events, hang_up, seen: 0, pending: None };
         watch.arm()?;
         let first = watch.read();
         watch.pending = first.filter(|reload| !matches!(reload, Reload::Changed(config) if **config == *running));
@@ -87,7 +89,7 @@ impl Watch {
     /// # Errors
     ///
     /// If the kernel's queue of events cannot be read.
-    pub async fn changed(&mut self) -> io::Result<Reload> {
+    pub async fn changed(&mut self) -> io::Result<Reload<C>> {
         loop {
             if let Some(reload) = self.pending.take() {
                 return Ok(reload);
@@ -115,7 +117,7 @@ impl Watch {
     }
 
     /// Watches what has the directory's path now; watching twice is watching once.
-    fn arm_again(&mut self) -> Option<Reload> {
+    fn arm_again(&mut self) -> Option<Reload<C>> {
         match self.arm() {
             Ok(()) => self.read(),
             Err(error) => Some(Reload::Refused(Mistakes::unreadable(&self.directory.to_string_lossy(), error))),
@@ -123,7 +125,7 @@ impl Watch {
     }
 
     /// Reads the file, if it is another than before.
-    fn read(&mut self) -> Option<Reload> {
+    fn read(&mut self) -> Option<Reload<C>> {
         let name = self.file.to_string_lossy().into_owned();
         let bytes = file::read(&self.file);
         let mut hasher = DefaultHasher::new();
@@ -133,7 +135,8 @@ impl Watch {
             return None;
         }
         self.seen = seen;
-        let config = bytes.map_err(|error| Mistakes::unreadable(&name, error)).and_then(|bytes| parse(&name, &bytes));
+        let config =
+            bytes.map_err(|error| Mistakes::unreadable(&name, error)).and_then(|bytes| (self.parse)(&name, &bytes));
         Some(match config {
             Ok(config) => Reload::Changed(Box::new(config)),
             Err(mistakes) => Reload::Refused(mistakes),
@@ -194,7 +197,10 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::*;
+    use super::{
+        super::{Config, parse},
+        *,
+    };
     use crate::config::LogLevel;
 
     /// A volume as the kubelet makes and updates it (`pkg/volume/util/atomic_writer.go`).
@@ -232,7 +238,7 @@ mod tests {
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), test).await.expect("in time") })
     }
 
-    async fn level(watch: &mut Watch) -> LogLevel {
+    async fn level(watch: &mut Watch<Config>) -> LogLevel {
         match watch.changed().await.expect("events") {
             Reload::Changed(config) => config.log.level,
             Reload::Refused(mistakes) => panic!("{mistakes}"),
@@ -240,7 +246,7 @@ mod tests {
     }
 
     /// Nothing to tell: what is asked for is ready at once or never.
-    async fn is_quiet(watch: &mut Watch) -> bool {
+    async fn is_quiet(watch: &mut Watch<Config>) -> bool {
         tokio::select! {
             biased;
             _ = watch.changed() => false,
@@ -252,7 +258,7 @@ mod tests {
     fn a_change_of_a_config_map_is_noticed() {
         run(async {
             let mut volume = Volume::new("");
-            let mut watch = Watch::start(&volume.file(), &Config::default()).expect("inotify");
+            let mut watch = Watch::start(&volume.file(), &Config::default(), parse).expect("inotify");
             assert!(is_quiet(&mut watch).await);
             volume.update("log: {level: debug}");
             assert_eq!(level(&mut watch).await, LogLevel::Debug);
@@ -267,7 +273,7 @@ mod tests {
     fn a_bad_file_is_refused_and_a_good_one_after_it_taken() {
         run(async {
             let mut volume = Volume::new("");
-            let mut watch = Watch::start(&volume.file(), &Config::default()).expect("inotify");
+            let mut watch = Watch::start(&volume.file(), &Config::default(), parse).expect("inotify");
             volume.update("log: {level: loud}");
             let Reload::Refused(mistakes) = watch.changed().await.expect("events") else { panic!("taken") };
             assert_eq!(mistakes.count(), 1);
@@ -280,7 +286,7 @@ mod tests {
     fn a_change_before_the_watch_is_told_first() {
         run(async {
             let volume = Volume::new("log: {level: debug}");
-            let mut watch = Watch::start(&volume.file(), &Config::default()).expect("inotify");
+            let mut watch = Watch::start(&volume.file(), &Config::default(), parse).expect("inotify");
             assert_eq!(level(&mut watch).await, LogLevel::Debug);
         });
     }
@@ -292,7 +298,7 @@ mod tests {
             let file = dir.path().join("agent.yaml");
             fs::write(&file, "log: {level: debug}").expect("a file");
             let running = crate::config::load(&file).expect("right");
-            let mut watch = Watch::start(&file, &running).expect("inotify");
+            let mut watch = Watch::start(&file, &running, parse).expect("inotify");
             fs::write(dir.path().join("other"), "x").expect("a file");
             fs::remove_file(&file).expect("removed");
             let made = fs::File::create(&file).expect("made");
@@ -313,7 +319,7 @@ mod tests {
             fs::create_dir(&conf).expect("a directory");
             let file = conf.join("agent.yaml");
             fs::write(&file, "").expect("a file");
-            let mut watch = Watch::start(&file, &Config::default()).expect("inotify");
+            let mut watch = Watch::start(&file, &Config::default(), parse).expect("inotify");
             fs::remove_dir_all(&conf).expect("removed");
             assert!(matches!(watch.changed().await, Ok(Reload::Refused(_))));
             fs::create_dir(&conf).expect("a directory");

@@ -19,6 +19,8 @@ shapes! {
         pub settings: Vec<Setting>,
         /// Where container runtimes keep what names are read from. Nothing is connected to.
         pub runtimes: Vec<Runtime>,
+        /// What a panic of this kernel would leave for the next boot.
+        pub last_traces: LastTraces,
         /// The BPF programs of this binary.
         pub kernel_side: KernelSide,
         /// Structure fields that this kernel lacks.
@@ -113,6 +115,24 @@ shapes! {
         pub state: &'static str,
     }
 
+    /// What a panic of this kernel would leave for the next boot.
+    pub struct LastTraces {
+        /// Backend of pstore, such as `efi_pstore`, `erst`, `ramoops`; `null`: there is none.
+        pub pstore_backend: Option<String>,
+        /// `/sys/fs/pstore`: `found`, `absent`, or `closed`: it is there, but this process may not list it.
+        pub pstore: &'static str,
+        /// `/var/lib/systemd/pstore`, where systemd moves records to; likewise.
+        pub archive: &'static str,
+        /// `/var/crash`, where kdump writes; likewise.
+        pub crashes: &'static str,
+        /// Whether a crash kernel of kdump is loaded.
+        pub kdump_loaded: Option<bool>,
+        /// Whether pstore is written before that kernel takes over (`crash_kexec_post_notifiers`).
+        pub pstore_before_kdump: Option<bool>,
+        /// What would be lost, in sentences.
+        pub warnings: Vec<String>,
+    }
+
     /// The BPF programs of this binary.
     pub struct KernelSide {
         /// `loaded` (and unloaded again), `refused`, or `absent`: this binary was built without them.
@@ -137,7 +157,7 @@ shapes! {
 
     /// A detector and its ladder.
     pub struct Detector {
-        /// `oom` or `hung_task`.
+        /// `oom`, `hung_task` or `panic`.
         pub name: &'static str,
         /// Method that `watch` takes; `null`: none works, and the exit code is 1.
         pub method: Option<&'static str>,
@@ -234,6 +254,7 @@ pub fn reference() -> String {
         ("Elements of `capabilities`", Capability::SHAPE),
         ("Elements of `settings`", Setting::SHAPE),
         ("Elements of `runtimes`", Runtime::SHAPE),
+        ("Object `last_traces`", LastTraces::SHAPE),
         ("Object `kernel_side`", KernelSide::SHAPE),
         ("Elements of `missing_fields`", MissingField::SHAPE),
         ("Elements of `detectors`", Detector::SHAPE),

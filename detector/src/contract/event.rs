@@ -1,5 +1,8 @@
 //! Kubernetes events that the agent writes: reasons, actions, and what their fields hold.
 
+#[cfg(feature = "controller")]
+pub mod controller;
+
 use std::fmt::Write as _;
 
 /// `reportingController` of every event of the agent.
@@ -20,6 +23,10 @@ pub enum Reason {
     ContainerOOMKilled,
     /// A task hangs.
     TaskHung,
+    /// A record of a panic was found after the machine booted.
+    KernelPanicFound,
+    /// The machine booted, and was not shut down before.
+    UncleanShutdownFound,
     /// More happened than could be told one by one.
     FurtherProblems,
 }
@@ -32,7 +39,7 @@ struct Row {
     meaning: &'static str,
 }
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 6] = [
     Row {
         reason: Reason::ProcessOOMKilled,
         action: "KilledByKernel",
@@ -55,6 +62,20 @@ const ROWS: [Row; 4] = [
                   `kernel.hung_task_timeout_secs`.",
     },
     Row {
+        reason: Reason::KernelPanicFound,
+        action: "Panicked",
+        about: "the Node",
+        meaning: "After a boot a record of a panic was found that was not there before. `eventTime` is the time of the panic \
+                  (that of the boot where the record has none), the note its decisive lines. Written once for each panic.",
+    },
+    Row {
+        reason: Reason::UncleanShutdownFound,
+        action: "EndedWithoutShutdown",
+        about: "the Node",
+        meaning: "The boot before ended while the agent ran, and nothing tells of a panic or a shutdown. `eventTime` is the \
+                  time of this boot. Written once for each such end.",
+    },
+    Row {
         reason: Reason::FurtherProblems,
         action: "ToldTogether",
         about: "the Node",
@@ -65,8 +86,14 @@ const ROWS: [Row; 4] = [
 
 impl Reason {
     /// All of them, in the order of the reference: a closed list, which the admission policy holds the agent to.
-    pub const ALL: [Self; 4] =
-        [Self::ProcessOOMKilled, Self::ContainerOOMKilled, Self::TaskHung, Self::FurtherProblems];
+    pub const ALL: [Self; 6] = [
+        Self::ProcessOOMKilled,
+        Self::ContainerOOMKilled,
+        Self::TaskHung,
+        Self::KernelPanicFound,
+        Self::UncleanShutdownFound,
+        Self::FurtherProblems,
+    ];
 
     /// Its name in the API.
     #[must_use]
@@ -75,6 +102,8 @@ impl Reason {
             Self::ProcessOOMKilled => "ProcessOOMKilled",
             Self::ContainerOOMKilled => "ContainerOOMKilled",
             Self::TaskHung => "TaskHung",
+            Self::KernelPanicFound => "KernelPanicFound",
+            Self::UncleanShutdownFound => "UncleanShutdownFound",
             Self::FurtherProblems => "FurtherProblems",
         }
     }
@@ -90,8 +119,8 @@ impl Reason {
 const FIELDS: [(&str, &str); 11] = [
     (
         "metadata.name",
-        "Name of the pod or node, and a number made of boot id, CPU and number of the kernel's record: the same happening \
-         told twice is one event.",
+        "Name of the pod or node, and a number made of boot id, CPU and number of the kernel's record (after a boot: of the \
+         record that was found): the same happening told twice is one event.",
     ),
     (
         "metadata.namespace",

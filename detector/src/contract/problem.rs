@@ -1,7 +1,12 @@
 //! The catalogue: every problem that the agent knows, what it is about, how it is told, and how it ends.
 //!
 //! The pages `docs/problems.md` and `docs/conditions.md` and the admission policies of the Helm chart are made from these
-//! tables ([`super::problem_page`] words them).
+//! tables ([`page`] words them).
+
+pub mod page;
+pub mod previous_boot;
+
+use self::previous_boot::End;
 
 /// What a problem is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +59,8 @@ pub struct Condition {
     pub clear_reason: &'static str,
     /// Message while it is False.
     pub clear_message: &'static str,
+    /// Further reasons while it is False, each with its meaning.
+    pub other_clear_reasons: &'static [(&'static str, &'static str)],
     /// Reasons while it is True, each with its meaning. The first is the general one.
     pub raised_reasons: &'static [(&'static str, &'static str)],
     /// Whether a node may be drained because of it, and why.
@@ -72,6 +79,13 @@ impl Condition {
     pub fn known_reason(&self, reason: &str) -> Option<&'static str> {
         self.raised_reasons.iter().map(|(name, _)| *name).find(|name| *name == reason)
     }
+
+    /// `reason` as this table holds it, if it is one that we give while the condition is False.
+    #[must_use]
+    pub fn known_clear_reason(&self, reason: &str) -> Option<&'static str> {
+        let others = self.other_clear_reasons.iter().map(|(name, _)| *name);
+        others.chain([self.clear_reason]).find(|name| *name == reason)
+    }
 }
 
 /// A process of the node's runtime hangs. Type and the reasons `KernelHasNoDeadlock` and `DockerHung` are those of
@@ -82,6 +96,7 @@ pub const KERNEL_DEADLOCK: Condition = Condition {
               the kernel.",
     clear_reason: "KernelHasNoDeadlock",
     clear_message: "kernel has no deadlock",
+    other_clear_reasons: &[],
     raised_reasons: &[
         (RUNTIME_TASK_HUNG, "a task of kubelet, of a container runtime, of a shim or of init hangs"),
         (DOCKER_HUNG, "a task of `docker` or `dockerd` hangs"),
@@ -96,11 +111,36 @@ pub const TASK_HUNG: Condition = Condition {
     meaning: "A task hangs in the kernel, which is not one of the node's runtime.",
     clear_reason: "NoTaskHung",
     clear_message: "no task hangs",
+    other_clear_reasons: &[],
     raised_reasons: &[("TaskHung", "a task of a pod, of a service or of the kernel itself hangs")],
     drain: "No: a task that hangs is most often waiting for its own disk, its network file system or a lock of its own, and \
             would take that wait along to the next node. It is there to be looked at.",
 };
 
+/// The boot before ended in a crash. Reasons are those of [`End`]; the message is a
+/// [`PreviousBoot`](previous_boot::PreviousBoot).
+pub const PREVIOUS_BOOT_CRASH: Condition = Condition {
+    kind: "PreviousBootCrash",
+    meaning: "The boot before this one ended in a panic of the kernel, or without a shutdown. It says so for the time that \
+              the setting `previousBoot.keep` names, counted from this boot on.",
+    clear_reason: "NoPreviousBootCrash",
+    clear_message: "of the boot before no crash is known",
+    other_clear_reasons: &[(
+        End::Clean.reason(),
+        "it is proven that the boot before was shut down or restarted in order",
+    )],
+    raised_reasons: &[
+        (End::Panic.reason(), "a record of the panic was found; the message has its time and its decisive lines"),
+        (
+            End::Unclean.reason(),
+            "the agent ran until the end, and nothing tells of a shutdown: a loss of power, a reset, a hang",
+        ),
+    ],
+    drain: "No: it tells of the past. The node runs again, and its pods were started anew.",
+};
+
+/// Reason of those conditions of ours that become Unknown: the node is dead or cannot be heard, and the controller says so.
+pub const NODE_LOST: &str = "NodeLost";
 /// Reason of `KernelDeadlock` in general.
 pub const RUNTIME_TASK_HUNG: &str = "RuntimeTaskHung";
 /// Reason of `KernelDeadlock` if the task is one of [`DOCKER_PROCESSES`].
@@ -109,7 +149,7 @@ pub const DOCKER_HUNG: &str = "DockerHung";
 pub const DOCKER_PROCESSES: [&str; 2] = ["docker", "dockerd"];
 
 /// Every condition of ours: a closed list. The agent writes no other, and the admission policy lets it write no other.
-pub const CONDITIONS: [&Condition; 2] = [&KERNEL_DEADLOCK, &TASK_HUNG];
+pub const CONDITIONS: [&Condition; 3] = [&KERNEL_DEADLOCK, &TASK_HUNG, &PREVIOUS_BOOT_CRASH];
 
 /// Types that an earlier version wrote and this one does not. The admission policy goes on to let the agent touch them:
 /// its first write removes what is left of them (server-side apply), which would else be refused as a whole, for ever.
@@ -161,6 +201,8 @@ pub struct Problem {
 
 const TASK_ENDS: &str = "When the task runs again or is gone, looked at once a second; when several hang, with the last \
                          of them. A restart of the machine ends it, too.";
+
+const KEPT: &str = "After the time in `previousBoot.keep`, counted from the boot on, or with the next boot.";
 
 /// Every problem that the agent knows.
 pub const PROBLEMS: &[Problem] = &[
@@ -243,6 +285,31 @@ pub const PROBLEMS: &[Problem] = &[
         clears: TASK_ENDS,
         what_to_do: "As for `runtime_task_hung`.",
     },
+    Problem {
+        name: "kernel_panic_found",
+        meaning: "The boot before ended in a panic: pstore, systemd's archive of it or kdump has a record that was not there \
+                  before.",
+        subject: Subject::Node,
+        severity: Severity::Critical,
+        condition: Some((&PREVIOUS_BOOT_CRASH, End::Panic.reason())),
+        events: &[EventReason { on: "Node", reason: "KernelPanicFound" }],
+        metrics: &["detector_previous_boot_crashes_total"],
+        clears: KEPT,
+        what_to_do: "Read the record whole, in the place that the message names. Our own line (`detector: last words`) names \
+                     who is suspected. Records are never deleted by the agent; where pstore is full the next panic is lost.",
+    },
+    Problem {
+        name: "unclean_shutdown_found",
+        meaning: "The boot before ended while the agent ran, and nothing tells of a panic or of a shutdown.",
+        subject: Subject::Node,
+        severity: Severity::Critical,
+        condition: Some((&PREVIOUS_BOOT_CRASH, End::Unclean.reason())),
+        events: &[EventReason { on: "Node", reason: "UncleanShutdownFound" }],
+        metrics: &["detector_previous_boot_crashes_total"],
+        clears: KEPT,
+        what_to_do: "Look at the machine's event log (BMC, cloud console) for a loss of power, a reset or a watchdog. `detector \
+                     doctor` tells whether a panic could have left a record.",
+    },
 ];
 
 #[cfg(test)]
@@ -285,7 +352,11 @@ mod tests {
     #[test]
     fn a_reason_tells_true_from_false() {
         for condition in CONDITIONS {
-            assert_eq!(condition.known_reason(condition.clear_reason), None, "{}", condition.kind);
+            let others = condition.other_clear_reasons.iter().map(|(reason, _)| *reason);
+            for reason in others.chain([condition.clear_reason]) {
+                assert_eq!(condition.known_reason(reason), None, "{}", condition.kind);
+                assert_eq!(condition.known_clear_reason(reason), Some(reason));
+            }
         }
     }
 

@@ -36,7 +36,7 @@ shapes! {
         pub kernel: String,
         /// `/proc/sys/kernel/random/boot_id`.
         pub boot_id: String,
-        /// Method of each detector that runs, by its name (`oom`, `hung_task`): `fentry`, `kprobe`, `btf_tracepoint`,
+        /// Method of each detector that runs, by its name (`oom`, `hung_task`, `panic`): `fentry`, `kprobe`, `btf_tracepoint`,
         /// `raw_tracepoint`, `tracepoint` or `kmsg`; `null` if none works.
         pub methods: BTreeMap<&'static str, Option<&'static str>>,
         /// By detector: methods that this kernel refused, better ones or what else they could have added, with the reason.
@@ -250,7 +250,7 @@ shapes! {
     pub struct MethodChanged {
         /// When the new one was attached, RFC 3339, UTC.
         pub time: String,
-        /// `oom` or `hung_task`.
+        /// `oom`, `hung_task` or `panic`.
         pub detector: &'static str,
         /// Method that was in use.
         pub before: &'static str,
@@ -268,7 +268,7 @@ shapes! {
         pub stage: &'static str,
         /// What it is, a closed set of words. Of `source`: `no_btf`, `missing_fields`, `missing_rights`, `no_probe`,
         /// `no_cgroup_life`, `cgroup_life_broke`, `own_pid_namespace`, `no_witness`, `log_overrun`, `log_silent_on_hangs`, `hung_tasks_off`, `symbols`,
-        /// `task_unreadable`, `task_stack_stuck`, `kill_counts`, `uncounted_kills`, and the kinds of records, whose ring was full: `oom_mark`, `hung_task`,
+        /// `task_unreadable`, `task_stack_stuck`, `kill_counts`, `last_words`, `uncounted_kills`, and the kinds of records, whose ring was full: `oom_mark`, `hung_task`,
         /// `cgroup_made`, `cgroup_removed`. Of `decode`: `short`, `long`, `abi`, `kind`, `length`, `range`, `log_prefix`,
         /// `log_number`. Of `locate`: `partial_view`, `unresolved`, `hierarchy`, `walk`, `names`, `names_slow`,
         /// `names_unread`. Of `problem`: `missed_by_method`, `hangs_beyond_limit`, `hangs_nameless`.

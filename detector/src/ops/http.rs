@@ -117,8 +117,19 @@ impl Server {
     /// # Errors
     /// If a listener breaks.
     pub async fn serve(self, pages: Pages) -> Result<(), HttpError> {
+        self.serve_with(pages, Router::new()).await
+    }
+
+    /// The same, with `further` pages where the health is served.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub async fn serve_with(self, pages: Pages, further: Router) -> Result<(), HttpError> {
         let serving = self.listeners.into_iter().map(|(listener, routes)| {
-            let router = router(routes, pages.clone());
+            let mut router = router(routes, pages.clone());
+            if routes.health {
+                router = router.merge(further.clone().layer(middleware::map_response(close)));
+            }
             async move { axum::serve(Guarded::new(listener), router).await }
         });
         try_join_all(serving).await.map_err(HttpError::Serve).map(drop)

@@ -1,6 +1,6 @@
 //! The agent's file: what is right, what is wrong, and that table, defaults and reference agree.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::prelude::*;
 use rstest::rstest;
@@ -21,7 +21,8 @@ fn wrong(text: &str) -> String {
 
 /// Each key, each with a value that is right and not its default.
 const OTHER: &str = "
-detectors: {oom: kprobe, hungTask: required}
+detectors: {oom: kprobe, hungTask: required, panic: disabled}
+lastWords: {printByKernel: true}
 locate: {podWatch: true, hold: 0s}
 conditions: {enabled: false, heartbeat: 5m, runtimeProcesses: [kubelet, \"init\"]}
 events:
@@ -32,7 +33,8 @@ events:
   podBudget: {burst: 20, every: 5s}
 metrics: {listen: \"[::]:80\", keep: 1h30m, series: 500}
 health: {listen: \"[::]:80\"}
-state: {directory: disabled, pins: /sys/fs/bpf/other}
+state: {directory: /run/other, pins: /sys/fs/bpf/other, boots: /var/lib/other/boot.json}
+previousBoot: {keep: 90m}
 log: {format: text, level: debug}
 ";
 
@@ -55,7 +57,7 @@ fn all_values_arrive() {
     assert_eq!(config.conditions.runtime_processes, ["kubelet", "init"]);
     assert_eq!(config.events.node_namespace, "kube-system");
     assert_eq!(config.metrics.keep, Duration::from_secs(5400));
-    assert_eq!((config.metrics.listen, config.state.directory), (config.health.listen, None));
+    assert_eq!((config.metrics.listen, config.state.directory), (config.health.listen, Some("/run/other".into())));
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, LogLevel::Debug));
 }
 
@@ -111,7 +113,7 @@ events: {podBudget: {burst: 11, every: 9s}}
 metrics: {listen: 127.0.0.1:20256}
 state: {pins: /run/detector/pins}
 ";
-    let detectors = Chosen { oom: Choice::Off, hung_task: Choice::Off };
+    let detectors = Chosen { oom: Choice::Off, hung_task: Choice::Off, panic: Choice::Best };
     let mut config = Config { detectors, ..Config::default() };
     config.events.pod_budget.burst = 11;
     config.events.pod_budget.every = seconds(9);
@@ -132,6 +134,15 @@ fn listeners_that_do_not_meet_are_right() {
     right("{metrics: {listen: 127.0.0.1:80}, health: {listen: 127.0.0.2:80}}");
     right("{metrics: {listen: 0.0.0.0:80}, health: {listen: 0.0.0.0:80}}");
     right("{metrics: {listen: disabled}, health: {listen: 0.0.0.0:20257}}");
+}
+
+#[test]
+fn the_note_of_the_last_boot_lies_apart_from_the_state() {
+    for boots in ["/run/detector", "/run/detector/boot.json", "/run"] {
+        assert!(wrong(&format!("{{state: {{boots: {boots}}}}}")).contains("outlive the machine"), "{boots}");
+    }
+    right("{state: {boots: /run/detector.json}}");
+    right("{state: {boots: /run/detector/boot.json, directory: disabled}}");
 }
 
 #[rstest]

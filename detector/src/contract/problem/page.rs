@@ -2,7 +2,7 @@
 
 use std::fmt::{Error, Write};
 
-use super::problem::{CONDITIONS, Condition, PROBLEMS, Problem};
+use super::{CONDITIONS, Condition, PROBLEMS, Problem};
 
 /// The page of all problems in Markdown.
 #[must_use]
@@ -23,6 +23,7 @@ pub fn conditions() -> String {
         write_condition(&mut page, condition).ok();
     }
     page.push_str(LIFE);
+    page.push_str(BEFORE);
     page.push_str(WRITING);
     page
 }
@@ -54,6 +55,9 @@ fn write_condition(page: &mut String, condition: &Condition) -> Result<(), Error
         writeln!(page, "| `True` | `{reason}` | {meaning} |")?;
     }
     writeln!(page, "| `False` | `{}` | {} |", condition.clear_reason, condition.clear_message)?;
+    for (reason, meaning) in condition.other_clear_reasons {
+        writeln!(page, "| `False` | `{reason}` | {meaning} |")?;
+    }
     writeln!(page, "\nDrain because of it? {}", condition.drain)
 }
 
@@ -67,14 +71,16 @@ page of their own: [conditions.md](conditions.md).
 const CONDITIONS_PREFACE: &str = "\
 # Node conditions
 
-The agent keeps these in `status.conditions` of its Node, and no others. `status` is `True` or `False`. Nobody changes it
-when the agent or the node is gone: then the last value stays, and `lastHeartbeatTime` tells how old it is.
+The agent keeps these in `status.conditions` of its Node, and no others. `status` is `True` or `False`. When
+the agent or the node is gone the last value stays, and `lastHeartbeatTime` tells how old it is; of a dead node the controller
+sets `Unknown`, see below.
 ";
 
 const LIFE: &str = "
 ## Life
 
-A condition has causes: each hung task is one, named by thread id and time of its start.
+What follows is that of `KernelDeadlock` and `TaskHung`; that of `PreviousBootCrash` is told [below](#the-boot-before). A
+condition has causes: each hung task is one, named by thread id and time of its start.
 
 ```text
             first task hangs
@@ -107,6 +113,14 @@ a user: a container that calls its process `kubelet` does not make a deadlock of
 runtime raises `TaskHung`.
 ";
 
+const BEFORE: &str = "
+## The boot before
+
+After each boot the agent looks once, without deleting anything, for what the boot before left, and tells it by
+`PreviousBootCrash`: [previous-boot.md](previous-boot.md) has where it looks and what it concludes. The condition is about the
+last boot before this one: with the next boot it goes.
+";
+
 const WRITING: &str = "
 ## Writing
 
@@ -132,6 +146,11 @@ const WRITING: &str = "
 
 Another writer of the same type, such as node-problem-detector beside it, is overwritten without a conflict: `force` takes
 the fields over, and the other does the same at its next heartbeat. Run only one of them, or the condition will alternate.
+
+Of a node that is dead or cannot be heard the controller sets `KernelDeadlock` and `TaskHung` to `Unknown` with the reason
+`NodeLost`: nobody there could say that they are no longer so. What a condition said before stands in its message, and is put
+back when the node is back with the same boot; after a reboot the agent writes its own. `PreviousBootCrash` stays as it is: it
+tells of an earlier boot, and remains true.
 
 `detector cleanup` removes all of them: by an apply without conditions, and, where another writer had owned a part of one, so
 that it or an empty shell of it stayed, by a patch that deletes it. A writer that still runs writes its own anew.

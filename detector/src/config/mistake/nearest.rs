@@ -7,14 +7,14 @@ const MAX_SLIPS: usize = 2;
 const MAX_LENGTH: usize = 40;
 
 /// A hint for `word`, if one of `known` is near or `synonyms` has one of them for it.
-pub(super) fn did_you_mean(word: &str, known: &[&str], synonyms: &[(&str, &str)]) -> Option<String> {
+pub(in crate::config) fn did_you_mean(word: &str, known: &[&str], synonyms: &[(&str, &str)]) -> Option<String> {
     let word_in_small = word.to_lowercase();
     let synonym = synonyms.iter().find(|(from, to)| *from == word_in_small && known.contains(to)).map(|(_, to)| *to);
     synonym.or_else(|| nearest(word, known)).map(|word| format!("did you mean `{word}`?"))
 }
 
 /// The one of `known` that is nearest to `word`, if any is near.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(in crate::config) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let word = simple(word);
     if word.is_empty() || word.len() > MAX_LENGTH {
         return None;
@@ -27,7 +27,7 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// Names as a sentence lists them: `a`, `b` or `c`.
-pub(super) fn listed(names: &[&str]) -> String {
+pub(in crate::config) fn listed(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
