@@ -122,7 +122,7 @@ async fn run(pins: &Pins, directory: &Path, methods: &[&str]) -> Result<()> {
 fn attach(probe: &mut Probe, methods: &[&str]) -> Result<BTreeMap<&'static str, &'static str>> {
     let mut attached = BTreeMap::new();
     attached.insert("cgroup_life", probe.attach_cgroup_life()?.name());
-    for detector in Detector::ALL {
+    for detector in Detector::ALL.into_iter().filter(|detector| detector.tells()) {
         let asked = methods.iter().find_map(|word| word.strip_prefix(detector.name())?.strip_prefix('='));
         if asked == Some("off") {
             continue;

@@ -26,6 +26,8 @@ pub struct Chosen {
     pub oom: Choice,
     /// Hung tasks.
     pub hung_task: Choice,
+    /// Last words of the kernel.
+    pub panic: Choice,
 }
 
 impl Chosen {
@@ -35,6 +37,7 @@ impl Chosen {
         match detector {
             Detector::Oom => self.oom,
             Detector::HungTask => self.hung_task,
+            Detector::Panic => self.panic,
         }
     }
 }
@@ -60,11 +63,13 @@ pub enum Detector {
     Oom,
     /// Tasks that hang in uninterruptible sleep.
     HungTask,
+    /// Last words of a kernel that dies: it tells nothing to this program, and the kernel's log names the suspect.
+    Panic,
 }
 
 impl Detector {
     /// All of them, in the order in which outputs list them.
-    pub const ALL: [Self; 2] = [Self::Oom, Self::HungTask];
+    pub const ALL: [Self; 3] = [Self::Oom, Self::HungTask, Self::Panic];
 
     /// Its name on the command line and in every output.
     #[must_use]
@@ -72,7 +77,14 @@ impl Detector {
         match self {
             Self::Oom => "oom",
             Self::HungTask => "hung_task",
+            Self::Panic => "panic",
         }
+    }
+
+    /// Whether it tells this program of anything. One that does not is no reason to run, or to be called ready.
+    #[must_use]
+    pub const fn tells(self) -> bool {
+        !matches!(self, Self::Panic)
     }
 
     /// Its ladder: methods, best first.
@@ -81,6 +93,8 @@ impl Detector {
         match self {
             Self::Oom => &[Method::Fentry, Method::Kprobe, Method::RawTracepoint, Method::Tracepoint, Method::Kmsg],
             Self::HungTask => &[Method::BtfTracepoint, Method::RawTracepoint, Method::Tracepoint, Method::Kmsg],
+            // No trampoline takes a function with a variable number of arguments, which `panic` is.
+            Self::Panic => &[Method::Kprobe],
         }
     }
 
@@ -119,7 +133,7 @@ impl fmt::Display for Detector {
 pub enum Method {
     /// OOM: raw tracepoint `mark_victim`, joined with the decision by a trampoline on `oom_kill_process`.
     Fentry,
-    /// OOM: the same with a kprobe in place of the trampoline.
+    /// OOM: the same with a kprobe in place of the trampoline. Panic: kprobes on `panic` and on what leads to it.
     Kprobe,
     /// Hung tasks: a program that the kernel gives typed arguments, so that it may ask for the task's stack.
     BtfTracepoint,
@@ -206,7 +220,7 @@ mod tests {
             "`FENTRY` is no method of detector `oom`: must be `fentry`, `kprobe`, `raw_tracepoint`, `tracepoint` or `kmsg`"
         );
         let error = Detector::of_name("tcp").expect_err("no such detector");
-        assert_eq!(error.to_string(), "`tcp` is no detector: must be `oom` or `hung_task`");
+        assert_eq!(error.to_string(), "`tcp` is no detector: must be `oom`, `hung_task` or `panic`");
     }
 
     #[test]

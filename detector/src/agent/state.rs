@@ -113,7 +113,8 @@ impl StateError {
     }
 }
 
-fn failure(error: &io::Error) -> StateFailure {
+/// The word in metrics for what keeps a file from being written.
+pub(in crate::agent) fn failure(error: &io::Error) -> StateFailure {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StateFailure::DiskFull,
         io::ErrorKind::ReadOnlyFilesystem => StateFailure::ReadOnly,

@@ -9,7 +9,7 @@ use crate::{
         },
         source::{
             bpf::offsets::{Offsets, OffsetsError},
-            surroundings::{self, Surroundings},
+            surroundings::{self, Surroundings, traces::Traces},
         },
     },
     cause::error_chain,
@@ -95,6 +95,26 @@ pub(super) fn runtimes(found: &Surroundings) -> Vec<doctor::Runtime> {
         state: place.state.name(),
     };
     found.runtimes.iter().map(row).collect()
+}
+
+pub(super) fn last_traces(found: &Traces) -> doctor::LastTraces {
+    let mut warnings = Vec::new();
+    if found.backend.is_none() {
+        warnings.push("the kernel has no place that keeps its log over a panic (pstore)".to_owned());
+    }
+    if found.kdump_loaded == Some(true) && found.notifiers_first != Some(true) {
+        let text = "kdump takes over before pstore is written: boot with crash_kexec_post_notifiers=Y for both";
+        warnings.push(text.to_owned());
+    }
+    doctor::LastTraces {
+        pstore_backend: found.backend.clone(),
+        pstore: found.pstore.name(),
+        archive: found.archive.name(),
+        crashes: found.crashes.name(),
+        kdump_loaded: found.kdump_loaded,
+        pstore_before_kdump: found.notifiers_first,
+        warnings,
+    }
 }
 
 pub(super) fn missing_fields(offsets: &Offsets) -> Vec<doctor::MissingField> {

@@ -13,6 +13,7 @@ pub(super) fn loss(name: &str) -> &'static str {
         ("MEMCG_", "whose limit was hit, by methods other than fentry and kprobe"),
         ("TASK_CGROUPS", "pods and containers"),
         ("CSS_", "pods and containers"),
+        ("CGROUP_ANCESTORS", "the biggest consumer of a cgroup that ran out of memory, in the last words of a panic"),
         ("CGROUP_", "pods and containers"),
         ("ROOT_", "pods and containers"),
         ("KN_", "pods and containers"),
@@ -25,6 +26,9 @@ pub(super) fn loss(name: &str) -> &'static str {
         ("RWSEM_", "who holds the lock that a hung task waits for"),
         ("TASK_MM", "memory of the killed process"),
         ("TASK_SIGNAL", "oom_score_adj of the killed process, and whether it was the first of its container"),
+        ("TASK_TASKS", "the biggest consumer of memory, in the last words of a panic"),
+        ("TASK_PREEMPT_COUNT", "whether a panic came from an interrupt"),
+        ("PCPU_HOT_PREEMPT_COUNT", "whether a panic came from an interrupt"),
         ("TASK_", "names, ids and start of tasks"),
     ];
     let known = LOSSES.iter().find(|(start, _)| name.starts_with(start));

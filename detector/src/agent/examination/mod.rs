@@ -76,6 +76,7 @@ fn examine_once(root: &Path) -> Report {
         capabilities: seen.rights.map(facts::capabilities).unwrap_or_default(),
         settings: facts::settings(&seen),
         runtimes: facts::runtimes(&seen.surroundings),
+        last_traces: facts::last_traces(&seen.surroundings.traces),
         missing_fields: offsets.as_ref().map(facts::missing_fields).unwrap_or_default(),
         ..Report::default()
     };

@@ -232,6 +232,15 @@ impl Seen {
         if self.surroundings.own_pids && (detector == Detector::HungTask || method == Some(Method::Tracepoint)) {
             warnings.push(FOREIGN_PIDS.to_owned());
         }
+        if detector == Detector::Panic {
+            let effect = |name| self.effect(name, self.surroundings.setting(name));
+            warnings.extend(["kernel.ftrace_dump_on_oops", "kernel.panic"].into_iter().filter_map(effect));
+            if self.surroundings.traces.tracing_on == Some(false) {
+                let text = "the trace buffer takes nothing, as after an oops, and last words are lost: write 1 to \
+                    /sys/kernel/tracing/tracing_on";
+                warnings.push(text.to_owned());
+            }
+        }
         if detector == Detector::HungTask {
             let effect = |name| self.effect(name, self.surroundings.setting(name));
             warnings.extend(effect("kernel.hung_task_timeout_secs"));
@@ -270,6 +279,18 @@ impl Seen {
             }
             ("kernel.ftrace_enabled", Some("0")) => {
                 "trampolines and kprobes may be refused: set kernel.ftrace_enabled to 1"
+            }
+            ("kernel.ftrace_dump_on_oops", Some("0")) => {
+                "a dying kernel keeps the line about its suspect to itself: set lastWords.printByKernel, or \
+                 kernel.ftrace_dump_on_oops to 2"
+            }
+            ("kernel.ftrace_dump_on_oops", None) => {
+                "this kernel never prints its trace buffer (no CONFIG_TRACING, or not to be read here), and with it the \
+                 line about a panic's suspect"
+            }
+            ("kernel.panic", Some(after)) if after != "0" && self.surroundings.traces.late_netconsole => {
+                "netconsole of this kernel (CONFIG_NETCONSOLE_NBCON) sends a panic only where the machine does not boot \
+                 again by itself: set kernel.panic to 0 and have a watchdog reset it, or rely on pstore or kdump"
             }
             _ => return None,
         };

@@ -237,6 +237,12 @@ impl Locator {
         self.tree.get(key).map(|node| Arc::clone(&node.path))
     }
 
+    /// Id of the memory cgroup that was last made for the container of this id.
+    #[must_use]
+    pub fn cgroup_of(&self, container: &str) -> Option<u64> {
+        self.names.key(container).filter(|key| key.hierarchy == self.hierarchy.number).map(|key| key.id)
+    }
+
     /// Where memory cgroups live on this machine.
     #[must_use]
     pub fn hierarchy(&self) -> &Hierarchy {

@@ -2,11 +2,14 @@
 //! names are looked for afterwards.
 
 use super::Pipeline;
-use crate::agent::{
-    locate::{LocatorSnapshot, Place, SEEK_NS},
-    sink::{Handover, Stage, report::Subject},
-    source::{pods::PodUpdate, spool::Moment},
-    watch::AgentError,
+use crate::{
+    agent::{
+        locate::{Container, ContainerChange, Locator, LocatorSnapshot, Owner, Place, SEEK_NS},
+        sink::{Handover, Stage, report::Subject},
+        source::{last_words::Naming, pods::PodUpdate, spool::Moment},
+        watch::AgentError,
+    },
+    contract::last_words,
 };
 
 impl Pipeline<'_> {
@@ -64,10 +67,38 @@ impl Pipeline<'_> {
 
     /// Tells what became of containers and pods.
     pub(super) fn tell_containers(&mut self) -> Result<(), AgentError> {
-        if !self.tells_containers {
+        if !self.tells_containers && self.namings.is_none() {
             return Ok(());
         }
         let changes = self.locator.take_changes((self.clock)());
+        self.hand_on(&changes)
+    }
+
+    /// From now on [`Pipeline::take_namings`] tells of containers, beginning with all that are known.
+    pub fn name_containers(&mut self) {
+        if !self.tells_containers {
+            self.locator.watch_changes((self.clock)());
+        }
+        self.namings = Some(Vec::new());
+    }
+
+    /// From now on [`Pipeline::take_namings`] tells of none.
+    pub fn name_no_containers(&mut self) {
+        self.namings = None;
+    }
+
+    /// What became known of containers since the last call; nothing before [`Pipeline::name_containers`].
+    pub fn take_namings(&mut self) -> Vec<Naming> {
+        self.namings.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn hand_on(&mut self, changes: &[ContainerChange]) -> Result<(), AgentError> {
+        if let Some(namings) = &mut self.namings {
+            namings.extend(changes.iter().filter_map(|change| naming(change, &self.locator)));
+        }
+        if !self.tells_containers {
+            return Ok(());
+        }
         changes.iter().try_for_each(|change| self.sink.container(change)).map_err(AgentError::Output)
     }
 
@@ -76,10 +107,29 @@ impl Pipeline<'_> {
         let Some(place) = place.filter(|_| self.tells_containers) else { return Ok(()) };
         let now = (self.clock)();
         let changes = self.locator.changes_before(place, now);
-        changes.iter().try_for_each(|change| self.sink.container(change)).map_err(AgentError::Output)?;
+        self.hand_on(&changes)?;
         if Subject::of(Some(place)).lacks_names() {
             self.locator.seek_names(&place.path, now, now.saturating_add(SEEK_NS));
         }
         Ok(())
     }
+}
+
+/// What a change means for the kernel's last words, if anything.
+fn naming(change: &ContainerChange, locator: &Locator) -> Option<Naming> {
+    let place = match change {
+        ContainerChange::Seen(place) => place,
+        ContainerChange::Gone { id } => return Some(Naming::Gone { container: id.clone() }),
+        ContainerChange::PodGone { .. } => return None,
+    };
+    let Owner::Container(container) = &place.owner else { return None };
+    let cgroup = locator.cgroup_of(&container.id)?;
+    Some(Naming::Named { container: container.id.clone(), cgroup, names: names(container) })
+}
+
+/// The names of a container as the line has them.
+fn names(container: &Container) -> String {
+    let Some(pod) = &container.pod else { return String::new() };
+    let whole = pod.namespace.as_deref().zip(pod.name.as_deref()).zip(container.name.as_deref());
+    last_words::names(whole.map(|((namespace, pod), container)| (namespace, pod, container)), Some(&pod.uid))
 }

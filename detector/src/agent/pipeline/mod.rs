@@ -36,8 +36,8 @@ use super::{
     locate::{LocateError, Locator, LocatorSnapshot, NameReader, Place, View, Worker},
     options::{Detector, Method},
     problem::{domain::DomainFinder, oom::OomRules},
-    sink::{Sink, Stage, Started},
-    source::{Records, bpf::health::UNCOUNTED_KILLS, task},
+    sink::{Sink, Stage, Started, Status},
+    source::{Records, bpf::health::UNCOUNTED_KILLS, last_words::Naming, task},
     watch::AgentError,
 };
 use crate::{
@@ -65,6 +65,8 @@ pub struct Pipeline<'a> {
     locator: Locator,
     /// The sink keeps account of containers.
     tells_containers: bool,
+    /// What became known of containers, where the probe on panic wants it.
+    namings: Option<Vec<Naming>>,
     rules: OomRules,
     hangs: Hangs,
     reckoning: Reckoning,
@@ -158,6 +160,7 @@ impl<'a> Pipeline<'a> {
             sink,
             locator,
             tells_containers,
+            namings: None,
             rules,
             hangs: Hangs::new(root, clock::tick()),
             log: Log::new(rustix::param::page_size() as u64, tick_ns(), logged::now(clock)),
@@ -207,6 +210,15 @@ impl<'a> Pipeline<'a> {
         self.end_batch()
     }
 
+    /// A detector that began after the start has this method, or none.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn attached_late(&mut self, status: &Status) -> Result<(), AgentError> {
+        self.set_method(status.detector, status.method);
+        self.sink.attached(status).and_then(|()| self.sink.flush()).map_err(AgentError::Output)
+    }
+
     /// From now on times are told by this measurement.
     pub fn set_wall_clock(&mut self, wall: WallClock) {
         self.sink.set_wall_clock(wall);
@@ -222,6 +234,8 @@ impl<'a> Pipeline<'a> {
         match detector {
             Detector::Oom => self.oom_method = method,
             Detector::HungTask => self.hung_task_method = method,
+            // It sends no records that would be told by its name.
+            Detector::Panic => {}
         }
     }
 
@@ -229,6 +243,7 @@ impl<'a> Pipeline<'a> {
         match detector {
             Detector::Oom => self.oom_method,
             Detector::HungTask => self.hung_task_method,
+            Detector::Panic => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //!  health probe ──┼▶ flow ─▶ reporter ─▶ ─┼▶ events ─────▶ task ─▶ API server
 //!  kernel, log ───┘            │          └▶ conditions ─▶ task ─▶ API server
 //!  settings' file ─▶ reload    └▶ state on disk, then the spool is emptied
+//!  the boot before ─▶ condition, event, metric
 //! ```
 //!
 //! Nothing here waits for anything else: each task has its queue, and each fails alone. What ends the agent is a signal, or
@@ -14,6 +15,7 @@ mod counted;
 mod missed;
 mod needs;
 mod parts;
+mod previous_boot;
 mod reload;
 mod reporter;
 mod restored;
@@ -34,6 +36,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     counted::Outputs,
     needs::Needs,
+    previous_boot::{Chronicler, Listeners, Orders},
     reload::Changeable,
     reporter::{Parts, Reporter},
     saved::{Keeping, Saved},
@@ -41,7 +44,7 @@ use self::{
 use super::{
     AgentError, Failure, Sink, WatchOptions,
     sink::{
-        Units,
+        Handover, Units,
         condition::{
             self, Conditions,
             deliver::{self, Desk},
@@ -56,9 +59,11 @@ use super::{
         metric::{Format, Instruments, Metrics},
     },
     source::{
+        last_words::setting,
         machine::{Machine, MachineError},
         pin::Pins,
         pods,
+        previous_boot::Present,
         spool::{self, Spool},
         task,
     },
@@ -68,7 +73,7 @@ use super::{
 use crate::{
     cause::error_chain,
     clock,
-    cluster::{Access, ClientError, Outcome, client},
+    cluster::{Access, ClientError, Identity, Outcome, client},
     config::Config,
     contract::metric::{BudgetKind, Queue, WriteKind},
     ops::{
@@ -171,6 +176,7 @@ async fn run(start: Start) -> Result<(), ServiceError> {
     let waited: Vec<_> = held.waiting.iter().filter_map(|report| report.subject().cgroup.clone()).collect();
     let nameless = hold.restore(held, &machine.boot_id, now);
 
+    print_last_words(&config, root);
     let needs = Needs::of(config.detectors);
     let (pulse, heart) = Pulse::new();
     let pages = pages(pulse, needs.readiness(), &metrics);
@@ -189,11 +195,7 @@ async fn run(start: Start) -> Result<(), ServiceError> {
     });
     reporter.tell_all(nameless);
 
-    let inherited = Inherited {
-        pins: config.state.pins.as_ref().map(Pins::below),
-        spool: open_spool(&config, &machine.boot_id),
-        handover,
-    };
+    let inherited = inherited(&config, &machine.boot_id, handover);
     let options = WatchOptions { count: None, duration: None, detectors: config.detectors };
     let mut flow = Flow::inherit(&options, inherited, began, &mut reporter, root)?;
     flow.seek_names(&waited, now.saturating_add(clock::nanoseconds(config.locate.hold)));
@@ -204,19 +206,35 @@ async fn run(start: Start) -> Result<(), ServiceError> {
             error!(error = error_chain(&cause), "health and metrics are served no more");
         }
     });
-    if config.locate.pod_watch {
-        let (updates, told) = mpsc::channel(pods::UPDATES);
-        beside.pods = Some(told);
-        tokio::task::spawn_local(pods::watch_pods(client.clone(), identity.node.clone(), updates));
-    }
-    write(&config, Access { client, identity }, &events, &conditions, &instruments);
+    beside.pods = config.locate.pod_watch.then(|| watch_pods(&client, &identity.node));
+    let present = present(&identity, machine, &units);
+    let writers =
+        Writers { events: events.clone(), conditions: Rc::clone(&conditions), instruments: instruments.clone() };
+    // Until the end: then it writes down that the agent was told to stop.
+    let chronicler = writers.start(&config, Access { client, identity }, present, root);
     if let Some(file) = file {
         let parts = Changeable { events, conditions, log, instruments };
         tokio::task::spawn_local(reload::watch(file, config, parts));
     }
-    flow.run(&mut signals, None, &mut beside).await?;
-    flow.finish()?;
-    Ok(())
+    let ended = flow.run(&mut signals, None, &mut beside).await.and_then(|()| flow.finish());
+    if ended.is_err() {
+        chronicler.failed();
+    }
+    Ok(ended.map(drop)?)
+}
+
+/// What the flow goes on from.
+fn inherited(config: &Config, boot_id: &str, handover: Handover) -> Inherited {
+    let pins = config.state.pins.as_ref().map(Pins::below);
+    Inherited { pins, spool: open_spool(config, boot_id), handover, late: true }
+}
+
+/// Has the kernel print its last words, if the settings want it. A refusal keeps nobody from watching.
+fn print_last_words(config: &Config, root: &Path) {
+    let Some(directory) = config.state.directory.as_ref().filter(|_| config.last_words.print_by_kernel) else { return };
+    if let Err(cause) = setting::set(root, directory) {
+        warn!(error = error_chain(&cause), "a dying kernel will not print what is known of its suspect");
+    }
 }
 
 fn pages(pulse: Pulse, readiness: &Readiness, metrics: &Metrics) -> Pages {
@@ -225,16 +243,54 @@ fn pages(pulse: Pulse, readiness: &Readiness, metrics: &Metrics) -> Pages {
     Pages { pulse, readiness: readiness.clone(), metrics: Arc::new(encode) }
 }
 
-/// Starts what writes to the API server.
-fn write(config: &Config, access: Access, events: &Handle, conditions: &Rc<Desk>, instruments: &Instruments) {
-    let Access { client, identity } = access;
-    if config.events.enabled {
-        tokio::task::spawn_local(write_events(events.clone(), client.clone(), instruments.clone()));
-    }
-    if config.conditions.enabled {
-        tokio::task::spawn_local(restored::look_after(Rc::clone(conditions)));
-        let writer = write_conditions(Rc::clone(conditions), client, identity.node, instruments.clone());
-        tokio::task::spawn_local(writer);
+/// Which boot this is.
+fn present(identity: &Identity, machine: Machine, units: &Units) -> Present {
+    let (booted, now) = (units.wall.time(0), units.wall.time(clock::boot_ns()));
+    Present { node: identity.node.clone(), boot_id: machine.boot_id, booted, now }
+}
+
+/// Begins to watch the pods of the node `node`.
+fn watch_pods(client: &kube::Client, node: &str) -> mpsc::Receiver<pods::PodUpdate> {
+    let (updates, told) = mpsc::channel(pods::UPDATES);
+    tokio::task::spawn_local(pods::watch_pods(client.clone(), node.to_owned(), updates));
+    told
+}
+
+/// What is written to the API server, and who counts it.
+struct Writers {
+    events: Handle,
+    conditions: Rc<Desk>,
+    instruments: Instruments,
+}
+
+impl Writers {
+    /// Starts what looks how the boot before ended, and what writes: conditions as soon as that is told, or a while later.
+    fn start(self, config: &Config, access: Access, present: Present, root: &'static Path) -> Chronicler {
+        let (Access { client, identity }, Self { events, conditions, instruments }) = (access, self);
+        let (file, booted) = (config.state.boots.as_deref(), present.booted);
+        let (chronicler, looked) = Chronicler::start(root, file, present, instruments.clone());
+        let listeners = Listeners {
+            conditions: Rc::clone(&conditions),
+            events: config.events.enabled.then(|| events.clone()),
+            orders: chronicler.orders(),
+            instruments: instruments.clone(),
+            keep: config.previous_boot.keep,
+            booted,
+        };
+        let told = tokio::task::spawn_local(previous_boot::tell(looked, listeners));
+        if config.events.enabled {
+            let writer = write_events(events, client.clone(), instruments.clone(), chronicler.orders());
+            tokio::task::spawn_local(writer);
+        }
+        if config.conditions.enabled {
+            tokio::task::spawn_local(restored::look_after(Rc::clone(&conditions)));
+            let writer = write_conditions(conditions, client, identity.node, instruments, chronicler.orders());
+            tokio::task::spawn_local(async move {
+                tokio::time::timeout(previous_boot::BEFORE_CONDITIONS, told).await.ok();
+                writer.await;
+            });
+        }
+        chronicler
     }
 }
 
@@ -258,7 +314,7 @@ fn open_spool(config: &Config, boot_id: &str) -> Option<Spool> {
         .ok()
 }
 
-async fn write_events(events: Handle, client: kube::Client, instruments: Instruments) {
+async fn write_events(events: Handle, client: kube::Client, instruments: Instruments, orders: Orders) {
     let before = Cell::new(Counts::default());
     let told = |ended: &Ended<'_>| {
         let kind = match (ended.write.action, ended.write.is_about_node()) {
@@ -271,6 +327,9 @@ async fn write_events(events: Handle, client: kube::Client, instruments: Instrum
         tell_counts(&instruments, counts, before.replace(counts));
         if let Some(delay) = ended.delay {
             instruments.written_after(delay);
+        }
+        if !matches!(ended.outcome, Outcome::Retry { .. }) {
+            orders.written(ended.write.reason);
         }
         let EventWrite { name, namespace, .. } = ended.write;
         match ended.outcome {
@@ -294,10 +353,17 @@ fn tell_counts(instruments: &Instruments, counts: Counts, before: Counts) {
     instruments.budget_refused(BudgetKind::Pod, of_pods);
 }
 
-async fn write_conditions(desk: Rc<Desk>, client: kube::Client, node: String, instruments: Instruments) {
+async fn write_conditions(
+    desk: Rc<Desk>,
+    client: kube::Client,
+    node: String,
+    instruments: Instruments,
+    orders: Orders,
+) {
     let api = KubeNode::new(client, node);
     let answered = |write: &ConditionWrite, outcome: &Outcome| {
         instruments.write_ended(WriteKind::Condition, outcome);
+        orders.alive();
         instruments.queue_depth(Queue::Condition, desk.ask(Conditions::counts).waiting);
         match outcome {
             Outcome::Gone(reason) | Outcome::Final(reason) | Outcome::Retry { reason, .. } => {

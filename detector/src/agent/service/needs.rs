@@ -38,7 +38,9 @@ impl Needs {
     pub(super) fn works(&mut self, detector: Detector) {
         self.working.insert(detector);
         self.readiness.there(detector.name());
-        self.readiness.there(ANY);
+        if detector.tells() {
+            self.readiness.there(ANY);
+        }
     }
 
     /// `detector` has no method, or none any more; why.
@@ -47,7 +49,7 @@ impl Needs {
         if is_required(self.chosen.of(detector)) {
             self.readiness.gone(detector.name(), why.to_owned());
         }
-        if self.working.is_empty() {
+        if !self.working.iter().any(|working| working.tells()) {
             self.readiness.gone(ANY, format!("none works; {}: {why}", detector.name()));
         }
     }
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn a_detector_asked_for_by_name_or_by_method_is_required() {
         for choice in [Choice::Required, Choice::Forced(Method::Kmsg)] {
-            let mut needs = Needs::of(Chosen { oom: Choice::Best, hung_task: choice });
+            let mut needs = Needs::of(Chosen { oom: Choice::Best, hung_task: choice, panic: Choice::Best });
             needs.works(Detector::Oom);
             assert_eq!(missing(&needs), ["hung_task"]);
             needs.works(Detector::HungTask);
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_detector_that_is_switched_off_is_not_waited_for() {
-        let mut needs = Needs::of(Chosen { oom: Choice::Required, hung_task: Choice::Off });
+        let mut needs = Needs::of(Chosen { oom: Choice::Required, hung_task: Choice::Off, panic: Choice::Off });
         needs.works(Detector::Oom);
         assert_eq!(missing(&needs), [""; 0]);
     }

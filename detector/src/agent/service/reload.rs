@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use crate::{
     agent::sink::{condition::deliver::Desk, event::deliver::Handle, metric::Instruments},
     cause::error_chain,
-    config::{Applies, Config, Reload as Read, Watch},
+    config::{self, Applies, Config, Reload as Read, Watch},
     contract::metric::Reload,
     ops::log::LogHandle,
 };
@@ -22,7 +22,7 @@ pub(super) struct Changeable {
 
 /// Watches `file` for ever; `running` is what it said at the start. A change that is wrong leaves in force what is.
 pub(super) async fn watch(file: PathBuf, running: Config, parts: Changeable) {
-    let mut watch = match Watch::start(&file, &running) {
+    let mut watch = match Watch::start(&file, &running, config::parse) {
         Ok(watch) => watch,
         Err(cause) => {
             error!(error = error_chain(&cause), "changes of the settings are not noticed");

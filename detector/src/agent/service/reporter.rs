@@ -23,7 +23,8 @@ use crate::{
         options::{Detector, Method},
         problem::Transition,
         sink::{
-            Booked, Count, Counting, Handover, MethodChange, Notice, Sink, Stage, Started, Summary, Tally, Units,
+            Booked, Count, Counting, Handover, MethodChange, Notice, Sink, Stage, Started, Status, Summary, Tally,
+            Units,
             condition::{Conditions, deliver::Desk},
             event::deliver::Handle,
             hold::{Hold, Report},
@@ -136,7 +137,7 @@ impl Reporter {
         }
     }
 
-    fn attached(&mut self, detector: Detector, method: Option<Method>, why: &str) {
+    fn uses(&mut self, detector: Detector, method: Option<Method>, why: &str) {
         self.metrics.probe(detector, method);
         self.methods.insert(detector, method);
         match method {
@@ -175,16 +176,19 @@ impl Sink for Reporter {
     }
 
     fn started(&mut self, started: &Started) -> io::Result<()> {
-        for status in &started.detectors {
-            let refused: Vec<_> = status.refused.iter().map(|(method, why)| format!("{method}: {why}")).collect();
-            let method = status.method.map(Method::name);
-            info!(detector = status.detector.name(), method, refused = refused.join("; "), "attached");
-            self.attached(status.detector, status.method, &refused.join("; "));
-            if status.method.is_none() {
-                self.metrics.probe_off(status.detector);
-            }
-        }
+        started.detectors.iter().try_for_each(|status| self.attached(status))?;
         self.line(|lines| lines.started(started));
+        Ok(())
+    }
+
+    fn attached(&mut self, status: &Status) -> io::Result<()> {
+        let refused: Vec<_> = status.refused.iter().map(|(method, why)| format!("{method}: {why}")).collect();
+        let method = status.method.map(Method::name);
+        info!(detector = status.detector.name(), method, refused = refused.join("; "), "attached");
+        self.uses(status.detector, status.method, &refused.join("; "));
+        if status.method.is_none() {
+            self.metrics.probe_off(status.detector);
+        }
         Ok(())
     }
 
@@ -225,7 +229,7 @@ impl Sink for Reporter {
             reason = change.reason,
             "method changed"
         );
-        self.attached(change.detector, change.now, &change.reason);
+        self.uses(change.detector, change.now, &change.reason);
         self.line(|lines| lines.method_changed(change));
         Ok(())
     }

@@ -36,6 +36,11 @@ pub trait Sink {
     /// The probes are attached; called once, before anything else.
     fn started(&mut self, started: &Started) -> io::Result<()>;
 
+    /// A detector began after the start; those that began with it are told by [`Sink::started`].
+    fn attached(&mut self, _status: &Status) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A problem changed its state.
     fn transition(&mut self, transition: &Transition) -> io::Result<()>;
 

@@ -3,11 +3,9 @@
 mod cost;
 
 use crate::{
-    agent::sink::{
-        cell::{columns, harmless, human, pad},
-        terminal::Screen,
-    },
+    agent::sink::cell::{columns, harmless, human, pad},
     contract::doctor::{self, Report},
+    ops::screen::Screen,
 };
 
 /// Columns of the page.
@@ -47,6 +45,7 @@ impl Page {
         self.kernel(report);
         self.settings(report);
         self.runtimes(report);
+        self.last_traces(report);
         self.cost(report);
         self.text
     }
@@ -213,6 +212,23 @@ impl Page {
             let mut names: Vec<String> = absent.into_iter().map(runtime_name).collect();
             names.dedup();
             self.line(("", ""), "  ", &format!("not found: {}", names.join(", ")));
+        }
+    }
+
+    fn last_traces(&mut self, report: &Report) {
+        let traces = &report.last_traces;
+        self.heading("What a panic would leave");
+        self.fact("pstore", traces.pstore_backend.as_deref().unwrap_or("no backend"));
+        let places = [("records", traces.pstore), ("archive", traces.archive), ("crashes", traces.crashes)];
+        for (name, state) in places.into_iter().filter(|(_, state)| *state == "closed") {
+            self.wrong(name, &format!("{state} to this process"));
+        }
+        let archive =
+            if traces.archive == "found" { "systemd's, at /var/lib/systemd/pstore" } else { "none of systemd" };
+        self.fact("archive", archive);
+        self.fact("kdump", if traces.kdump_loaded == Some(true) { "loaded" } else { "not loaded" });
+        for warning in &traces.warnings {
+            self.line(("! ", YELLOW), "  ", warning);
         }
     }
 

@@ -4,13 +4,20 @@
 //! [`KillReport`] and [`HangReport`] are what events, metrics and conditions are made of. They carry no text for people:
 //! sinks word them.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Units, limit_word, lock_word, process_word};
-use crate::agent::{
-    decode::event::{Comm, Stamp},
-    locate::{Owner, Place},
-    problem::{Domain, Hang, HangState, OomKill},
+use crate::{
+    agent::{
+        decode::event::{Comm, Stamp},
+        locate::{Owner, Place},
+        problem::{Domain, Hang, HangState, OomKill},
+    },
+    contract::{
+        event::NOTE_BYTES,
+        problem::previous_boot::{End, PreviousBoot},
+    },
 };
 
 /// Names one record of this machine for ever: with it a happening that is told twice is known to be one.
@@ -137,6 +144,41 @@ impl KillReport {
             victim: kill.incident.victim,
             group_kill: kill.group_kill == Some(true),
         }
+    }
+}
+
+/// A boot that ended in a crash, as it was found after the next had begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrashReport {
+    /// Names it for ever, by the number of what was found alone: an agent that does not know which boot ended gives the same
+    /// name.
+    pub id: RecordId,
+    /// When it ended; where that is not known, when the present boot began. Microseconds since 1970 UTC.
+    pub time_us: i64,
+    /// Whether it ended in a panic.
+    pub is_panic: bool,
+    /// The node.
+    pub subject: Subject,
+    /// What is told to people.
+    pub note: String,
+}
+
+impl CrashReport {
+    /// The report of `found` with the number `id`, if it is a crash. `booted`: when the present boot began.
+    #[must_use]
+    pub fn of(found: &PreviousBoot, id: u64, booted: Timestamp) -> Option<Self> {
+        let is_panic = match found.end {
+            End::Panic => true,
+            End::Unclean => false,
+            End::Clean => return None,
+        };
+        Some(Self {
+            id: RecordId { boot_id: String::new(), cpu: u32::MAX, sequence: id },
+            time_us: found.at.unwrap_or(booted).as_microsecond(),
+            is_panic,
+            subject: Subject::default(),
+            note: found.message(NOTE_BYTES),
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     counts,
     input::{self, Beside, Input, StopSignals},
     ladder::Ladder,
+    last_words,
     sources::{Inherited, ReadyError, Sources},
 };
 use crate::{
@@ -64,13 +65,17 @@ impl<'a> Flow<'a> {
         let hangs = std::mem::take(&mut inherited.handover.hangs);
         let machine = Machine::read(root)?;
         let hierarchy = Hierarchy::find(root).map_err(LocateError::from)?;
+        let late = inherited.late;
         let mut sources = Sources::open(root, hierarchy.number, inherited)?;
         let mut ladders = Ladder::all(&options.detectors);
-        for ladder in &mut ladders {
+        for ladder in ladders.iter_mut().filter(|ladder| !late || ladder.detector().tells()) {
             ladder.start(&mut sources);
         }
         refuse_blindness(&ladders)?;
-        sources.settle();
+        let complete = !ladders.iter().any(Ladder::waits);
+        if complete {
+            sources.settle();
+        }
         let attached_after = began.elapsed();
         let attached_at = clock::boot_ns();
         let witness = sources.open_log();
@@ -85,11 +90,14 @@ impl<'a> Flow<'a> {
             boot_ns: attached_at,
             kernel: machine.kernel,
             boot_id: machine.boot_id,
-            detectors: ladders.iter().map(Ladder::status).collect(),
+            detectors: ladders.iter().filter(|ladder| !ladder.waits()).map(Ladder::status).collect(),
             cgroups: pipeline.cgroups(),
             attached_after,
         };
         note_shortcomings(&mut pipeline, &mut sources, &ladders, root);
+        if complete {
+            note_pins(&mut pipeline, &sources);
+        }
         if let Err(error) = witness {
             let reason = error_chain(&error);
             pipeline.note(Stage::Source, "no_witness", || {
@@ -98,8 +106,15 @@ impl<'a> Flow<'a> {
         }
         let wall = WallClock::measure();
         pipeline.set_wall_clock(wall);
+        // Before the first containers are told.
+        if last_words::may_be_prepared(&ladders) {
+            pipeline.name_containers();
+        }
         pipeline.begin(&started)?;
         counts::begin(&mut pipeline, &sources)?;
+        if last_words::are_prepared(&ladders) {
+            last_words::begin(&mut pipeline, &mut sources);
+        }
         memory::release_unused();
         let now = clock::monotonic_now();
         let mut agenda = Agenda::default();
@@ -117,6 +132,11 @@ impl<'a> Flow<'a> {
         deadline: Option<Instant>,
         beside: &mut Beside,
     ) -> Result<(), AgentError> {
+        if self.ladders.iter().any(Ladder::waits) {
+            // Those beside the flow begin before it.
+            tokio::task::yield_now().await;
+            self.complete()?;
+        }
         loop {
             let input = input::next(&self.sources, signals, deadline, self.next_due(), beside).await?;
             match input {
@@ -128,8 +148,28 @@ impl<'a> Flow<'a> {
                     }
                 }
             }
+            last_words::hand_on(&mut self.pipeline, &mut self.sources);
             self.keep();
         }
+    }
+
+    /// Attaches what has waited until all else worked.
+    fn complete(&mut self) -> Result<(), AgentError> {
+        let mut attached = Vec::new();
+        for ladder in self.ladders.iter_mut().filter(|ladder| ladder.waits()) {
+            ladder.start(&mut self.sources);
+            attached.push(ladder.status());
+        }
+        refuse_blindness(&self.ladders)?;
+        self.sources.settle();
+        note_pins(&mut self.pipeline, &self.sources);
+        attached.iter().try_for_each(|status| self.pipeline.attached_late(status))?;
+        if last_words::are_prepared(&self.ladders) {
+            last_words::begin(&mut self.pipeline, &mut self.sources);
+        } else {
+            self.pipeline.name_no_containers();
+        }
+        Ok(())
     }
 
     /// Has the sink save what must survive, if it is time, and lets go of the records that led to it.
@@ -323,12 +363,16 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// Tells what this run has to do without.
-fn note_shortcomings(pipeline: &mut Pipeline<'_>, sources: &mut Sources, ladders: &[Ladder], root: &Path) {
+/// Tells what became of the pins, once they are settled.
+fn note_pins(pipeline: &mut Pipeline<'_>, sources: &Sources) {
     for (kind, count, sentence) in sources.troubles_of_pins() {
         let stage = if kind == "abi" { Stage::Decode } else { Stage::Source };
         pipeline.note_many(stage, kind, count, || sentence);
     }
+}
+
+/// Tells what this run has to do without.
+fn note_shortcomings(pipeline: &mut Pipeline<'_>, sources: &mut Sources, ladders: &[Ladder], root: &Path) {
     if let Some(found) = sources.spool_found() {
         pipeline.note_spool(found);
     }
@@ -370,8 +414,8 @@ fn lost_without_rights() -> Vec<String> {
 
 /// A detector that was asked for by name must have a method, and so must one at least.
 fn refuse_blindness(ladders: &[Ladder]) -> Result<(), AgentError> {
-    let blind = |ladder: &&Ladder| ladder.method().is_none();
-    let all_blind = ladders.iter().all(|ladder| blind(&ladder));
+    let blind = |ladder: &&Ladder| ladder.method().is_none() && !ladder.waits();
+    let all_blind = ladders.iter().filter(|ladder| ladder.detector().tells()).all(|ladder| blind(&ladder));
     match ladders.iter().filter(blind).find(|ladder| ladder.is_required() || all_blind) {
         Some(ladder) => {
             let tried = ladder.status().refused.iter().map(|(method, reason)| format!("{method}: {reason}")).collect();

@@ -41,6 +41,8 @@ pub(super) trait Rungs {
 pub(super) struct Ladder {
     detector: Detector,
     choice: Choice,
+    /// Whether methods were tried by now.
+    tried: bool,
     method: Option<Method>,
     /// The method that it had at the start: what was refused then is not tried again.
     top: Option<Method>,
@@ -58,7 +60,7 @@ impl Ladder {
     }
 
     fn new(detector: Detector, choice: Choice) -> Self {
-        Self { detector, choice, method: None, top: None, refused: Vec::new(), denied: false }
+        Self { detector, choice, tried: false, method: None, top: None, refused: Vec::new(), denied: false }
     }
 
     /// Whose ladder it is.
@@ -69,6 +71,11 @@ impl Ladder {
     /// Method in use.
     pub(super) fn method(&self) -> Option<Method> {
         self.method
+    }
+
+    /// Whether no method was tried yet.
+    pub(super) fn waits(&self) -> bool {
+        !self.tried
     }
 
     /// Whether the program must not run without this detector.
@@ -106,6 +113,7 @@ impl Ladder {
             Choice::Best | Choice::Required => self.detector.methods().to_vec(),
         };
         self.take_first(&rungs_in_order, rungs);
+        self.tried = true;
         self.top = self.method;
     }
 
@@ -210,6 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ladder_waits_until_its_methods_were_tried_whether_one_works_or_none() {
+        for works in [&[Method::Kprobe][..], &[]] {
+            let mut ladder = Ladder::new(Detector::Panic, Choice::Best);
+            assert!(ladder.waits());
+            ladder.start(&mut Kernel::with(works));
+            assert!(!ladder.waits());
+            assert_eq!(ladder.method().is_some(), !works.is_empty());
+        }
+    }
+
+    #[test]
     fn a_broken_method_is_taken_away_and_the_next_takes_its_place() {
         let mut kernel = Kernel::with(&[Method::Fentry, Method::RawTracepoint, Method::Kmsg]);
         let mut ladder = Ladder::new(Detector::Oom, Choice::Best);
@@ -297,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_has_no_ladder() {
-        let chosen = Chosen { oom: Choice::Off, hung_task: Choice::Required };
+        let chosen = Chosen { oom: Choice::Off, hung_task: Choice::Required, panic: Choice::Off };
         let ladders = Ladder::all(&chosen);
         assert_eq!(ladders.iter().map(Ladder::detector).collect::<Vec<_>>(), [Detector::HungTask]);
     }

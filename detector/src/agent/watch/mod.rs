@@ -14,6 +14,7 @@ mod counts;
 pub(super) mod flow;
 pub(super) mod input;
 mod ladder;
+mod last_words;
 mod sources;
 
 use std::{io, path::Path, time::Instant};

@@ -23,6 +23,7 @@ use crate::agent::{
             ring::RingError,
         },
         kmsg::{Kmsg, KmsgError},
+        last_words::{LastWordsError, Naming},
         pin::{Counts, KillCountsError, Pins},
         spool::{Moment, Replay, Seen, Spool, SpoolError},
     },
@@ -38,6 +39,9 @@ pub(in crate::agent) struct Inherited {
     pub(in crate::agent) spool: Option<Spool>,
     /// What an earlier run of this boot had in mind.
     pub(in crate::agent) handover: Handover,
+    /// Whether detectors that tell of nothing while the kernel lives are attached once all else works: the verifier takes
+    /// its time for them.
+    pub(in crate::agent) late: bool,
 }
 
 /// What the flow listens to.
@@ -69,7 +73,7 @@ impl Sources {
     /// # Errors
     /// If this binary was built without its kernel side: it would watch by the log alone, and nobody would know why.
     pub(super) fn open(root: &Path, memory_hierarchy: u32, inherited: Inherited) -> Result<Self, ProbeError> {
-        let Inherited { pins, spool, handover: Handover { taken, dropped, .. } } = inherited;
+        let Inherited { pins, spool, handover: Handover { taken, dropped, .. }, late: _ } = inherited;
         let (offsets, unreadable) = match Offsets::read(root) {
             Ok(offsets) => (offsets, None),
             // Also where they are damaged: what needs none of them still works.
@@ -233,6 +237,22 @@ impl Sources {
         cgroups.iter().try_for_each(|cgroup| probe.kills.forget(*cgroup))
     }
 
+    /// Tells the probe on panic where the kernel has what it looks at.
+    ///
+    /// # Errors
+    /// If some of it is not to be known.
+    pub(super) fn find_symbols(&mut self) -> Result<(), LastWordsError> {
+        self.probe.as_mut().map_or(Ok(()), |probe| probe.find_symbols(&self.root))
+    }
+
+    /// What became known of containers, for the probe on panic.
+    ///
+    /// # Errors
+    /// If not all of it finds its place.
+    pub(super) fn hear_names(&mut self, namings: Vec<Naming>) -> Result<(), LastWordsError> {
+        self.probe.as_mut().map_or(Ok(()), |probe| probe.last_words.hear(namings))
+    }
+
     /// Opens the kernel's log at its end, unless it is open.
     ///
     /// # Errors
@@ -361,8 +381,11 @@ impl Rungs for Sources {
             Err(reason) => return Err(Refused { reason: reason.clone(), denied: self.probe_denied }),
         };
         match probe.attach(detector, method) {
-            // Only what raw tracepoints add to a better method can be done without.
-            Ok(parts) => Ok(parts.iter().map(|error| (Method::RawTracepoint, error_chain(error))).collect()),
+            // Only what raw tracepoints add to a better method can be done without, and parts of the probe on panic.
+            Ok(parts) => {
+                let part = if detector.tells() { Method::RawTracepoint } else { method };
+                Ok(parts.iter().map(|error| (part, error_chain(error))).collect())
+            }
             Err(error) => Err(Refused { denied: error.reason() == Refusal::NotPermitted, reason: error_chain(&error) }),
         }
     }

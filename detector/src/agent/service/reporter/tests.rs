@@ -314,7 +314,7 @@ fn conditions_that_are_to_be_written_wait() {
     let (mut reporter, page) = quiet();
     let waiting = |page| samples(page, "detector_queue_depth")["queue=\"condition\""];
     reporter.flush().unwrap();
-    assert_eq!(waiting(&page), 2.0);
+    assert_eq!(waiting(&page), 3.0);
     reporter.conditions.tell(|conditions| {
         assert!(matches!(conditions.next(NOW), Next::Write(_)));
         conditions.adopt(&[], NOW);
@@ -326,4 +326,15 @@ fn conditions_that_are_to_be_written_wait() {
     reporter.tell(Report::Hang(HangReport::of(&fixture::hang(), &fixture::UNITS, BOOT)));
     reporter.flush().unwrap();
     assert_eq!(waiting(&page), 1.0);
+}
+
+#[test]
+fn a_detector_that_began_after_the_start_is_told_as_the_others_and_keeps_nobody_waiting() {
+    let (mut reporter, page) = quiet();
+    reporter.started(&fixture::started()).unwrap();
+    assert!(reporter.needs.readiness().missing().is_empty());
+    let late = Status { detector: Detector::Panic, method: Some(Method::Kprobe), refused: Vec::new() };
+    reporter.attached(&late).unwrap();
+    reporter.flush().unwrap();
+    assert_eq!(samples(&page, "detector_probe_attached")["probe=\"panic\",method=\"kprobe\""], 1.0);
 }

@@ -195,7 +195,10 @@ mod tests {
         let Setup { config, .. } = setup();
         let (api, desk) = (Script::default(), Desk::new(Conditions::new(setup(), 0)));
         let at_ns = block_on(turn(&desk, &api, || 0, |_, _| ())).unwrap();
-        assert_eq!(api.asked(), [json!("read"), json!(["KernelDeadlock=False", "TaskHung=False"])]);
+        assert_eq!(
+            api.asked(),
+            [json!("read"), json!(["KernelDeadlock=False", "TaskHung=False", "PreviousBootCrash=False"])]
+        );
         assert!(u128::from(at_ns) >= config.heartbeat.as_nanos());
     }
 

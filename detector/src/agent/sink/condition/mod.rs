@@ -35,7 +35,10 @@ use crate::{
     clock::WallClock,
     cluster::Outcome,
     config,
-    contract::problem::{CONDITIONS, KERNEL_DEADLOCK},
+    contract::{
+        problem::previous_boot::{End, PreviousBoot},
+        problem::{CONDITIONS, KERNEL_DEADLOCK, PREVIOUS_BOOT_CRASH},
+    },
 };
 
 /// Scans of the kernel's watch that must find nothing before it is believed that a hang of which only the fact is known is
@@ -162,6 +165,20 @@ impl Conditions {
     #[must_use]
     pub fn is_of_runtime(&self, report: &HangReport) -> bool {
         Cause::of(report).condition(&self.config.runtime_processes).kind == KERNEL_DEADLOCK.kind
+    }
+
+    /// Takes in how the boot before ended; it is told until `until_ns`. To be told again after a restart.
+    pub fn previous_boot(&mut self, found: &PreviousBoot, until_ns: u64, now_ns: u64) {
+        let now_us = self.us(now_ns);
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.condition.kind == PREVIOUS_BOOT_CRASH.kind) else {
+            return;
+        };
+        let message = found.message(MAX_MESSAGE);
+        match found.end {
+            End::Panic | End::Unclean if until_ns > now_ns => slot.raise(found.end.reason(), message, until_ns, now_us),
+            End::Panic | End::Unclean => {}
+            End::Clean => slot.clear(found.end.reason(), message),
+        }
     }
 
     /// What the API is to be asked next.

@@ -36,12 +36,12 @@ pub struct NodeCondition {
 }
 
 impl NodeCondition {
-    /// `condition` as True for `reason`, or as False. A reason that the catalogue does not have gives way to the general one, a
+    /// `condition` as `words` have it. A reason that the catalogue does not have gives way to the general one, a
     /// message beyond [`MAX_MESSAGE`] is cut. Times in microseconds since 1970 UTC.
     pub(super) fn new(condition: &'static Condition, words: &Words, heartbeat_us: i64, transition_us: i64) -> Self {
         let reason = match words.status {
             true => condition.known_reason(&words.reason).unwrap_or_else(|| condition.raised_reason()),
-            false => condition.clear_reason,
+            false => condition.known_clear_reason(&words.reason).unwrap_or(condition.clear_reason),
         };
         Self {
             kind: condition.kind,

@@ -9,7 +9,7 @@ use super::{Action, Counts, EventWrite, Events, Snapshot};
 use crate::{
     agent::sink::{
         delivery::Next,
-        report::{HangReport, KillReport},
+        report::{CrashReport, HangReport, KillReport},
     },
     clock::BootClock,
     cluster::{Answer, Outcome, answer},
@@ -56,6 +56,12 @@ impl Handle {
     /// Takes in a hang, `now_ns` nanoseconds after boot.
     pub fn hang(&self, report: &HangReport, now_ns: u64) {
         self.0.events.borrow_mut().hang(report, now_ns);
+        self.0.more.notify_one();
+    }
+
+    /// Takes in that a boot before this one ended in a crash, `now_ns` nanoseconds after this one began.
+    pub fn crash(&self, report: &CrashReport, now_ns: u64) {
+        self.0.events.borrow_mut().crash(report, now_ns);
         self.0.more.notify_one();
     }
 

@@ -33,6 +33,8 @@ impl Further {
             Reason::ProcessOOMKilled | Reason::ContainerOOMKilled | Reason::FurtherProblems => {
                 self.kills = self.kills.saturating_add(waiting);
             }
+            // They never make room.
+            Reason::KernelPanicFound | Reason::UncleanShutdownFound => return,
         }
         if series.key.owner.starts_with("pod ") && self.pods.len() < PODS {
             self.pods.insert(object::digest([series.key.owner.as_bytes()]));

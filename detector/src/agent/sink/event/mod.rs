@@ -3,7 +3,7 @@
 //! ```text
 //! kill ──┬────────────▶ series ──▶ next ──▶ create or update ──▶ done
 //!        └▶ gathering ─▲   │        ▲ budgets, turns, back-off
-//! hang ────────────────┘   └▶ further (no room: one event about the node)
+//! hang, crash ─────────┘   └▶ further (no room: one event about the node)
 //! ```
 //!
 //! Pure: values and a time in, writes out. Nothing that happened is dropped but what the API server refuses for good and
@@ -35,7 +35,7 @@ use self::{
 };
 use super::{
     delivery::Next,
-    report::{HangEdge, HangReport, KillReport},
+    report::{CrashReport, HangEdge, HangReport, KillReport},
 };
 use crate::{
     cluster::{Answer, Identity, Outcome},
@@ -202,6 +202,18 @@ impl Events {
         }
     }
 
+    /// Takes in that a boot before this one ended in a crash.
+    pub fn crash(&mut self, report: &CrashReport, now_ns: u64) {
+        if !self.settings.enabled {
+            return;
+        }
+        if self.seen.is_first(&report.id, "crash") {
+            self.file(&Happening::Crash(report), now_ns);
+        } else {
+            self.counts.duplicates += 1;
+        }
+    }
+
     /// The next write, or when there may be one. While a write is under way there is none.
     pub fn next(&mut self, now_ns: u64) -> Next<EventWrite> {
         for group in self.gathering.completed(now_ns) {
@@ -304,8 +316,10 @@ impl Events {
     /// been told of, else the oldest.
     fn make_room(&mut self) {
         let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.key);
-        let spared =
-            |series: &Series| series.key == Key::further() && series.is_due() || Some(&series.key) == in_flight;
+        let spared = |series: &Series| {
+            let further = series.key == Key::further() && series.is_due();
+            further || Some(&series.key) == in_flight || !series.may_make_room()
+        };
         let candidates = self.series.values().filter(|series| !spared(series));
         let least =
             candidates.min_by_key(|series| (series.is_due(), series.in_doubt || !series.is_new(), series.order));

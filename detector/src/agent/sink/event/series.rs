@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SETTLE, gather::Group, note, object, pace::nanoseconds};
 use crate::{
-    agent::sink::report::{HangReport, KillReport, RecordId, Subject},
+    agent::sink::report::{CrashReport, HangReport, KillReport, RecordId, Subject},
     contract::event::Reason,
 };
 
@@ -85,6 +85,7 @@ pub(super) enum Happening<'a> {
     Kill(&'a KillReport),
     Group(&'a Group),
     Hang(&'a HangReport),
+    Crash(&'a CrashReport),
 }
 
 impl Happening<'_> {
@@ -97,6 +98,7 @@ impl Happening<'_> {
             Self::Kill(kill) => &kill.subject,
             Self::Group(group) => &group.first.subject,
             Self::Hang(hang) => &hang.subject,
+            Self::Crash(crash) => &crash.subject,
         }
     }
 
@@ -107,6 +109,8 @@ impl Happening<'_> {
             Self::Group(group) if in_container(&group.first.subject) => Reason::ContainerOOMKilled,
             Self::Kill(_) | Self::Group(_) => Reason::ProcessOOMKilled,
             Self::Hang(_) => Reason::TaskHung,
+            Self::Crash(crash) if crash.is_panic => Reason::KernelPanicFound,
+            Self::Crash(_) => Reason::UncleanShutdownFound,
         }
     }
 
@@ -115,6 +119,7 @@ impl Happening<'_> {
             Self::Kill(kill) => &kill.id,
             Self::Group(group) => &group.first.id,
             Self::Hang(hang) => &hang.id,
+            Self::Crash(crash) => &crash.id,
         }
     }
 
@@ -124,6 +129,7 @@ impl Happening<'_> {
             Self::Kill(kill) => (kill.time_us, kill.time_us),
             Self::Group(group) => (group.first.time_us, group.last_us),
             Self::Hang(hang) => (hang.time_us, hang.time_us),
+            Self::Crash(crash) => (crash.time_us, crash.time_us),
         }
     }
 
@@ -132,6 +138,8 @@ impl Happening<'_> {
             Self::Kill(kill) => kill.boot_ns,
             Self::Group(group) => group.first.boot_ns,
             Self::Hang(hang) => hang.boot_ns,
+            // It happened in another boot, whose clock is over.
+            Self::Crash(_) => 0,
         }
     }
 
@@ -141,6 +149,7 @@ impl Happening<'_> {
             Self::Kill(kill) => note::kill(kill, named),
             Self::Group(group) => note::group(&group.first, &group.named, group.count, named),
             Self::Hang(hang) => note::hang(hang, named),
+            Self::Crash(crash) => crash.note.clone(),
         }
     }
 }
@@ -250,6 +259,11 @@ impl Series {
         !self.exists || self.told < self.count
     }
 
+    /// Whether it may be told together with others, should there be too many: a crash of the machine may not.
+    pub(super) fn may_make_room(&self) -> bool {
+        !matches!(self.key.reason, Reason::KernelPanicFound | Reason::UncleanShutdownFound)
+    }
+
     /// Whether the API server never heard of it.
     pub(super) fn is_new(&self) -> bool {
         self.told == 0
@@ -312,5 +326,57 @@ impl Series {
     /// When the oldest untold happening was, if that was in the boot `boot_id`.
     pub(super) fn oldest_in(&self, boot_id: &str) -> Option<u64> {
         (self.boot_id == boot_id).then_some(self.oldest_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{
+        super::{
+            SERIES,
+            tests::{SECOND, kill, queue, written},
+        },
+        *,
+    };
+    use crate::contract::problem::previous_boot::{End, PreviousBoot};
+
+    fn report(id: u64) -> CrashReport {
+        let at = "2026-11-22T12:00:00Z".parse().ok();
+        let lines = vec!["Kernel panic - not syncing: x".to_owned()];
+        let found =
+            PreviousBoot { end: End::Panic, boot_id: Some("b0".into()), at, witness: "pstore (erst)".into(), lines };
+        CrashReport::of(&found, id, jiff::Timestamp::UNIX_EPOCH).expect("a crash")
+    }
+
+    #[test]
+    fn a_panic_found_after_the_boot_is_an_event_about_the_node_with_the_time_of_the_panic() {
+        let mut events = queue();
+        events.crash(&report(7), SECOND);
+        events.crash(&report(7), SECOND);
+        let write = written(&mut events, SECOND);
+        assert_eq!(write.body["regarding"]["kind"], "Node");
+        assert_eq!(write.body["reason"], "KernelPanicFound");
+        assert_eq!(write.body["eventTime"], "2026-11-22T12:00:00.000000Z");
+        assert_eq!(write.body["series"], Value::Null);
+        let note = "The boot before (b0) ended in a kernel panic at 2026-11-22T12:00:00Z, by pstore (erst): Kernel panic - \
+                    not syncing: x";
+        assert_eq!(write.body["note"], note);
+        assert_eq!(write.oldest_ns, None, "it was in another boot");
+        let mut again = queue();
+        again.crash(&report(7), 99 * SECOND);
+        assert_eq!(written(&mut again, 99 * SECOND).name, write.name, "the same panic has the same name");
+    }
+
+    #[test]
+    fn a_crash_is_told_by_itself_however_much_else_waits() {
+        let mut events = queue();
+        events.crash(&report(7), SECOND);
+        for number in 0..2 * SERIES as u64 {
+            let subject = Subject { unit: Some(format!("{number}.service")), ..Subject::default() };
+            events.kill(&kill(number + 10, subject, SECOND), SECOND);
+        }
+        assert!(events.snapshot().series.iter().any(|series| series.key.reason == Reason::KernelPanicFound));
     }
 }

@@ -1,22 +1,22 @@
 //! The text that a scrape gets.
 
-use std::{
-    fmt::{self, Write as _},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{
         DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder,
-        NoLabelSet, text,
+        NoLabelSet,
     },
     metrics::{MetricType, counter::Counter},
     registry::Registry,
 };
 
 use super::{Core, Shared, instrument::Cells, process::Process, tally::Probe};
-use crate::contract::metric::{self as contract, Kind, Metric};
+use crate::{
+    contract::metric::{self as contract, Kind, Metric},
+    ops::exposition,
+};
 
 /// Form of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,7 @@ impl Exposition {
     /// All metrics as text.
     #[must_use]
     pub fn encode(&self, format: Format) -> String {
-        let mut page = String::new();
-        // Writing to a `String` cannot fail, and no histogram of ours is without buckets.
-        text::encode(&mut page, &self.registry).ok();
-        match format {
-            Format::OpenMetrics => page,
-            Format::Prometheus => to_prometheus(&page),
-        }
+        exposition::text(&self.registry, format == Format::OpenMetrics)
     }
 }
 
@@ -176,6 +170,8 @@ fn instruments(page: &mut Page, cells: &Cells, core: &Core) -> fmt::Result {
     page.counters(&contract::RECORDS_READ, contract::RECORDS, cells.records.iter().map(Counter::get))?;
     let mut unspooled = page.metric(&contract::RECORDS_UNSPOOLED)?;
     unspooled.encoder.encode_counter::<NoLabelSet, _, f64>(&cells.unspooled.get(), None)?;
+    let crashes = cells.crashes.iter().map(Counter::get);
+    page.counters(&contract::PREVIOUS_BOOT_CRASHES, contract::CrashEnd::WORDS, crashes)?;
     let reads = cells.name_reads.iter().map(Counter::get);
     page.counters(&contract::NAME_READS, contract::NameRead::WORDS, reads)?;
     let unlocated = cells.unlocated.iter().map(Counter::get);
@@ -231,23 +227,4 @@ fn process(page: &mut Page, process: &Process) -> fmt::Result {
         Some(max) => page.gauge(&contract::PROCESS_MAX_FDS, max),
         None => Ok(()),
     }
-}
-
-/// The older format: a counter is described under the name that its samples have, and the end is not marked.
-fn to_prometheus(page: &str) -> String {
-    let mut lines = page.lines().peekable();
-    let mut text = String::with_capacity(page.len());
-    while let Some(line) = lines.next() {
-        let described =
-            |line: &str| line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")).is_some();
-        let is_counter = described(line) || lines.peek().is_some_and(|next| described(next));
-        // Writing to a `String` cannot fail.
-        match line.strip_prefix("# ").map(|rest| rest.splitn(3, ' ').collect::<Vec<_>>()).as_deref() {
-            Some(["EOF", ..]) => continue,
-            Some([what, name, rest]) if is_counter => writeln!(text, "# {what} {name}_total {rest}"),
-            _ => writeln!(text, "{line}"),
-        }
-        .ok();
-    }
-    text
 }

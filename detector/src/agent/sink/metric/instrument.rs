@@ -11,8 +11,8 @@ use crate::{
     agent::sink::Count,
     cluster::Outcome,
     contract::metric::{
-        BudgetKind, DroppedLine, EVENT_DELAY_BUCKETS, HoldEnd, NameRead, Queue, RECORDS, Reload, StateFailure,
-        Unlocated, WriteKind, WriteResult,
+        BudgetKind, CrashEnd, DroppedLine, EVENT_DELAY_BUCKETS, HoldEnd, NameRead, Queue, RECORDS, Reload,
+        StateFailure, Unlocated, WriteKind, WriteResult,
     },
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Cells {
     pub(super) unlocated: Counters<{ Unlocated::ALL.len() }>,
     pub(super) hold_ends: Counters<{ HoldEnd::ALL.len() }>,
     pub(super) lines_dropped: Counters<{ DroppedLine::ALL.len() }>,
+    pub(super) crashes: Counters<{ CrashEnd::ALL.len() }>,
 }
 
 impl Default for Instruments {
@@ -62,6 +63,7 @@ impl Default for Instruments {
                 unlocated: Default::default(),
                 hold_ends: Default::default(),
                 lines_dropped: Default::default(),
+                crashes: Default::default(),
             }),
         }
     }
@@ -121,6 +123,11 @@ impl Instruments {
     /// So many `more` waits for names ended so.
     pub fn held_ended(&self, end: HoldEnd, more: u64) {
         self.cells.hold_ends[end as usize].inc_by(more);
+    }
+
+    /// So many `more` boots ended so.
+    pub fn crashed(&self, end: CrashEnd, more: u64) {
+        self.cells.crashes[end as usize].inc_by(more);
     }
 
     /// So many `more` lines were not written.

@@ -4,8 +4,8 @@ use insta::assert_snapshot;
 
 use super::*;
 use crate::contract::doctor::{
-    Capability, Cgroups, Detector, Kernel, KernelSide, Live, Method, MissingField, Process, Program, Records, Runtime,
-    Setting, Usage,
+    Capability, Cgroups, Detector, Kernel, KernelSide, LastTraces, Live, Method, MissingField, Process, Program,
+    Records, Runtime, Setting, Usage,
 };
 
 fn page(report: &Report) -> String {
@@ -84,6 +84,15 @@ fn sound() -> Report {
             runtime("containerd", None, "/run/containerd", "found"),
             runtime("docker", None, "/var/lib/docker", "absent"),
         ],
+        last_traces: LastTraces {
+            pstore_backend: Some("efi_pstore".to_owned()),
+            pstore: "found",
+            archive: "found",
+            crashes: "absent",
+            kdump_loaded: Some(false),
+            pstore_before_kdump: Some(false),
+            warnings: Vec::new(),
+        },
         kernel_side: KernelSide { state: "loaded", ..KernelSide::default() },
         detectors: vec![
             detector("oom", &["fentry", "kprobe", "raw_tracepoint", "tracepoint", "kmsg"]),

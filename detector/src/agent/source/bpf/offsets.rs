@@ -79,6 +79,8 @@ enum Rule {
     Rss,
     /// Distance of its counters.
     RssStride,
+    /// List of a cgroup's ancestors: their addresses since 6.1, their ids before.
+    Ancestors,
 }
 
 /// One rule for each global of [`detector_common::for_each_offset`].
@@ -128,11 +130,16 @@ const RULES: &[(&str, Rule)] = &[
     ("MUTEX_OWNER", Rule::Member("mutex", &["owner"])),
     ("SEMAPHORE_HOLDER", Rule::Member("semaphore", &["last_holder"])),
     ("RWSEM_OWNER", Rule::Member("rw_semaphore", &["owner"])),
+    ("TASK_TASKS", Rule::Member("task_struct", &["tasks"])),
+    ("TASK_PREEMPT_COUNT", Rule::Member("task_struct", &["thread_info", "preempt_count"])),
+    ("PCPU_HOT_PREEMPT_COUNT", Rule::Member("pcpu_hot", &["preempt_count"])),
+    ("CGROUP_ANCESTORS", Rule::Ancestors),
 ];
 
-/// Fields that many kernels are without, so that nobody needs to be told: `CONFIG_DETECT_HUNG_TASK_BLOCKER`, Linux 6.16.
-/// Where they are missing the lock of a hung task is unknown.
-const OFTEN_MISSING: &[&str] = &["TASK_BLOCKER", "SEMAPHORE_HOLDER"];
+/// Fields that many kernels are without, so that nobody needs to be told. `CONFIG_DETECT_HUNG_TASK_BLOCKER`, Linux 6.16:
+/// where they are missing the lock of a hung task is unknown. The count of what forbids preemption lies in the task on some
+/// machines, on x86 in a structure (Linux 6.2 to 6.14) or for itself.
+const OFTEN_MISSING: &[&str] = &["TASK_BLOCKER", "SEMAPHORE_HOLDER", "TASK_PREEMPT_COUNT", "PCPU_HOT_PREEMPT_COUNT"];
 
 impl Offsets {
     /// Reads the types of the running kernel below `root`, which is `/` but for tests.
@@ -234,7 +241,8 @@ fn wanted_names() -> Vec<&'static str> {
         match rule {
             Rule::Member(name, _) | Rule::Size(name) => names.push(name),
             Rule::Element(name, _, enumeration, _) => names.extend([*name, *enumeration]),
-            Rule::Rss | Rule::RssStride => {}
+            // `cgroup` is among the members.
+            Rule::Rss | Rule::RssStride | Rule::Ancestors => {}
         }
     }
     names.sort_unstable();
@@ -255,6 +263,10 @@ fn apply(btf: &Btf<'_>, rule: &Rule) -> Result<u32, LookupError> {
         }
         Rule::Rss => rss(btf).map(|(start, _)| start),
         Rule::RssStride => rss(btf).map(|(_, stride)| stride),
+        Rule::Ancestors => {
+            let since = btf.member("cgroup", &["ancestors"]);
+            Ok(since.or_else(|_| btf.member("cgroup", &["ancestor_ids"]))?.offset)
+        }
     }
 }
 

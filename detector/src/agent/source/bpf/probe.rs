@@ -21,6 +21,7 @@ use crate::agent::{
     options::{Detector, Method},
     source::{
         Records,
+        last_words::{LastWordsError, Prepared},
         pin::{
             Abandoned, Former, Keeper, KillCounts, KillCountsError, Lasting, Owner, PinError, Pins, SEQUENCES,
             begin_sequences,
@@ -39,6 +40,8 @@ pub struct Probe {
     pub health: Health,
     /// Kills per cgroup.
     pub kills: KillCounts,
+    /// What the kernel says when it dies.
+    pub last_words: Prepared,
     offsets: Offsets,
     fields: EventFields,
     /// Rings of another size that earlier programs kept: what is left in them comes first.
@@ -70,6 +73,9 @@ pub enum ProbeError {
     /// The counts of kills cannot be opened.
     #[error(transparent)]
     Kills(#[from] KillCountsError),
+    /// The maps of the probe on panic cannot be opened.
+    #[error(transparent)]
+    LastWords(#[from] LastWordsError),
     /// Numbers of records cannot begin where no earlier ones were.
     #[error("setting the number of the first record")]
     Sequences(#[source] MapError),
@@ -132,9 +138,24 @@ impl Probe {
         let bulk = Ring::take(&mut ebpf, "BULK")?;
         let health = Health::take(&mut ebpf)?;
         let kills = KillCounts::of(&mut ebpf)?;
+        let last_words = Prepared::of(&mut ebpf)?;
         let former = keeper.as_mut().map(Keeper::take_former).unwrap_or_default().into();
         let (spool, attached) = (None, Attached::none());
-        Ok(Self { precious, bulk, health, kills, offsets, fields, former, spool, keeper, refused, attached, ebpf })
+        Ok(Self {
+            precious,
+            bulk,
+            health,
+            kills,
+            last_words,
+            offsets,
+            fields,
+            former,
+            spool,
+            keeper,
+            refused,
+            attached,
+            ebpf,
+        })
     }
 
     /// Attaches what learns the paths of cgroups, by raw tracepoints, or by classic ones where the kernel tells nothing of
@@ -146,6 +167,14 @@ impl Probe {
     pub fn attach_cgroup_life(&mut self) -> Result<Method, AttachError> {
         self.detach_owner(None);
         self.attach_and_keep(None, Attached::cgroup_life)
+    }
+
+    /// Tells the probe on panic where the kernel has what it looks at, of the machine seen through `root`.
+    ///
+    /// # Errors
+    /// If some of it is not to be known.
+    pub fn find_symbols(&mut self, root: &Path) -> Result<(), LastWordsError> {
+        self.last_words.find_symbols(root, &self.offsets)
     }
 
     /// What is known of the kernel's structures.

@@ -161,6 +161,18 @@ const HANG_EVENT: Rung = Rung {
     parts: &[need(&["event_hung_task"], Hook::Event("sched", "sched_process_hang"))],
 };
 
+/// Where an optional part is missing, `docs/last-words.md` tells what is lost.
+const PANIC_KPROBE: Rung = Rung {
+    offsets: &["TASK_TGID", "TASK_COMM", "TASK_CGROUPS", "CSS_SET_MEMORY", "CSS_CGROUP", "CGROUP_KN", "KN_ID"],
+    fields: &[],
+    parts: &[
+        may(&["panic_hung_task"], Hook::Raw("sched_process_hang")),
+        may(&["panic_out_of_memory"], Hook::Kprobe("out_of_memory")),
+        may(&["panic_oops"], Hook::Kprobe("oops_enter")),
+        need(&["panic_entry"], Hook::Kprobe("panic")),
+    ],
+};
+
 const LIFE_RAW: Rung = Rung {
     offsets: CGROUP,
     fields: &[],
@@ -195,7 +207,8 @@ pub const fn rung(detector: Detector, method: Method) -> Option<&'static Rung> {
         (Detector::HungTask, Method::BtfTracepoint) => Some(&HANG_TYPED),
         (Detector::HungTask, Method::RawTracepoint) => Some(&HANG_RAW),
         (Detector::HungTask, Method::Tracepoint) => Some(&HANG_EVENT),
-        (_, Method::Kmsg) | (Detector::Oom, Method::BtfTracepoint) | (Detector::HungTask, _) => None,
+        (Detector::Panic, Method::Kprobe) => Some(&PANIC_KPROBE),
+        (_, Method::Kmsg) | (Detector::Oom, Method::BtfTracepoint) | (Detector::HungTask | Detector::Panic, _) => None,
     }
 }
 

@@ -159,6 +159,7 @@ impl Keeper {
         let writer = match owner {
             Some(Detector::Oom) => Writer::Oom,
             Some(Detector::HungTask) => Writer::HungTask,
+            Some(Detector::Panic) => Writer::Panic,
             None => Writer::CgroupLife,
         };
         let failed = |source| PinError::Map { attempt: "setting", name: ACTIVE.to_owned(), source };

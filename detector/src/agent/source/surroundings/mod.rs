@@ -3,6 +3,7 @@
 
 pub mod mounts;
 pub mod runtimes;
+pub mod traces;
 pub mod usage;
 
 use std::{fs::File, io, os::unix::fs::OpenOptionsExt, path::Path};
@@ -10,6 +11,7 @@ use std::{fs::File, io, os::unix::fs::OpenOptionsExt, path::Path};
 use mounts::Mounts;
 use runtimes::Place;
 use rustix::fs::OFlags;
+use traces::Traces;
 
 use super::{
     small_file::{self, under},
@@ -23,7 +25,7 @@ const VALUE_LIMIT: u64 = 4096;
 const MOUNTS_LIMIT: u64 = 16 << 20;
 
 /// Settings that matter, as sysctl(8) names them.
-pub const SETTINGS: [&str; 7] = [
+pub const SETTINGS: [&str; 9] = [
     "kernel.unprivileged_bpf_disabled",
     "kernel.perf_event_paranoid",
     "kernel.dmesg_restrict",
@@ -31,6 +33,8 @@ pub const SETTINGS: [&str; 7] = [
     "kernel.hung_task_timeout_secs",
     "kernel.hung_task_warnings",
     "kernel.ftrace_enabled",
+    "kernel.ftrace_dump_on_oops",
+    "kernel.panic",
 ];
 
 /// What was found.
@@ -50,6 +54,8 @@ pub struct Surroundings {
     pub settings: Vec<(&'static str, Option<String>)>,
     /// Places of container runtimes.
     pub runtimes: Vec<Place>,
+    /// What a panic would leave.
+    pub traces: Traces,
     /// This process lives in a pid namespace of its own.
     pub own_pids: bool,
 }
@@ -106,6 +112,7 @@ impl Surroundings {
             mounts: Mounts::parse(&mountinfo, |path| under(root, path).read_dir().is_ok()),
             settings: SETTINGS.map(|name| (name, setting(root, name))).to_vec(),
             runtimes: runtimes::find(root),
+            traces: Traces::read(root),
             own_pids: !task::sees_the_machine(root),
         }
     }
