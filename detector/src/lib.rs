@@ -2,15 +2,21 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "controller"))]
 pub mod cause;
 pub mod cli;
 pub mod clock;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "controller"))]
 pub mod cluster;
 pub mod config;
 pub mod contract;
-#[cfg(feature = "agent")]
+#[cfg(feature = "controller")]
+pub mod controller;
+#[cfg(any(feature = "agent", feature = "controller"))]
 pub mod digest;
+#[cfg(any(feature = "agent", feature = "controller"))]
+pub mod kernel_line;
+#[cfg(feature = "agent")]
+pub mod netconsole;
 pub mod ops;
 pub mod text;

@@ -1,10 +1,10 @@
-//! Alerts and dashboards in `deploy/monitoring` use metrics, labels and values that the agent has.
+//! Alerts and dashboards in `deploy/monitoring` use metrics, labels and values that the programs have.
 
-#![cfg(feature = "agent")]
+#![cfg(all(feature = "agent", feature = "controller"))]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use detector::contract::metric::{Kind, METRICS, Metric, Values};
+use detector::contract::metric::{self, Kind, Metric, Values};
 
 /// Labels that a scrape adds, as the chart's ServiceMonitor makes them.
 const OF_THE_TARGET: [&str; 3] = ["job", "instance", "node"];
@@ -23,6 +23,17 @@ const FAMILIES: [&str; 3] = ["detector_", "process_", "kube_"];
 
 /// Words of the query language that could be taken for metrics.
 const GROUPING: [&str; 5] = ["by", "without", "on", "ignoring", "group_left"];
+
+/// All metrics of ours.
+fn metrics() -> impl Iterator<Item = &'static Metric> {
+    let all = [
+        metric::METRICS,
+        metric::controller::METRICS,
+        metric::controller::incidents::METRICS,
+        metric::netconsole::METRICS,
+    ];
+    all.into_iter().flatten().copied()
+}
 
 fn monitoring() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring")
@@ -108,10 +119,10 @@ fn pieces(expression: &str) -> Vec<Piece<'_>> {
 /// The metric of a name in an expression, and whether it is a histogram's bucket.
 fn metric(name: &str) -> Option<(&'static Metric, bool)> {
     let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-    METRICS.iter().find_map(|metric| {
+    metrics().find_map(|metric| {
         let plain = metric.name == name && metric.kind != Kind::Histogram;
         let part = metric.kind == Kind::Histogram && histogram == Some(metric.name);
-        (plain || part).then_some((*metric, name.ends_with("_bucket")))
+        (plain || part).then_some((metric, name.ends_with("_bucket")))
     })
 }
 
@@ -174,7 +185,7 @@ fn faults(expression: &str) -> Vec<String> {
 }
 
 #[test]
-fn alerts_and_dashboards_use_what_the_agent_has() {
+fn alerts_and_dashboards_use_what_the_programs_have() {
     let expressions = expressions();
     assert!(expressions.len() > 40, "{}", expressions.len());
     let wrong: Vec<_> = expressions
@@ -201,7 +212,7 @@ fn each_metric_of_ours_but_a_few_is_on_a_dashboard() {
     // What no picture is made of: the limit and the number of open files.
     let left_out = ["process_open_fds", "process_max_fds"];
     let all: String = expressions().into_iter().map(|(_, text)| text + "\n").collect();
-    for metric in METRICS.iter().filter(|metric| !left_out.contains(&metric.name)) {
+    for metric in metrics().filter(|metric| !left_out.contains(&metric.name)) {
         assert!(all.contains(metric.name), "{} is on no dashboard", metric.name);
     }
 }

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
-    cli::CliError,
-    config::{self, Mistake, Mistakes},
+    cli::{CliError, written},
+    config::{self, Mistake, Mistakes, table::Table},
 };
 
 /// What was typed.
@@ -24,15 +24,63 @@ pub(super) struct Arguments {
 enum Command {
     /// Tell all mistakes in files of settings; ends with code 64 if there are any
     Check {
-        /// Files of `detector agent`; `-` is standard input
+        /// Files of settings; `-` is standard input
         #[arg(value_name = "FILE", required = true)]
         files: Vec<String>,
+        /// Whose files they are
+        #[arg(long = "for", value_name = "PROGRAM", value_enum, default_value_t)]
+        program: Program,
         /// Form of the output
         #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text)]
         output: Form,
     },
     /// Print the file with all defaults, each key with what it does
-    Default,
+    Default {
+        /// Whose file
+        #[arg(long = "for", value_name = "PROGRAM", value_enum, default_value_t)]
+        program: Program,
+    },
+}
+
+/// Subcommands that have a file of settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Program {
+    /// `detector agent`
+    #[cfg(feature = "agent")]
+    #[default]
+    Agent,
+    /// `detector controller`
+    #[cfg(feature = "controller")]
+    #[cfg_attr(not(feature = "agent"), default)]
+    Controller,
+    /// `detector netconsole`
+    #[cfg(feature = "agent")]
+    Netconsole,
+}
+
+impl Program {
+    fn default_file(self) -> String {
+        match self {
+            #[cfg(feature = "agent")]
+            Self::Agent => config::agent::default_file(),
+            #[cfg(feature = "controller")]
+            Self::Controller => config::controller::default_file(),
+            #[cfg(feature = "agent")]
+            Self::Netconsole => config::netconsole::default_file(),
+        }
+    }
+
+    /// What is wrong with `file`; `None`: nothing.
+    fn mistakes(self, file: &str) -> Option<Mistakes> {
+        match self {
+            #[cfg(feature = "agent")]
+            Self::Agent => mistakes_by(&config::agent::AGENT, file),
+            #[cfg(feature = "controller")]
+            Self::Controller => mistakes_by(&config::controller::CONTROLLER, file),
+            #[cfg(feature = "agent")]
+            Self::Netconsole => mistakes_by(&config::netconsole::NETCONSOLE, file),
+        }
+    }
 }
 
 /// Form of the output.
@@ -50,25 +98,17 @@ const INPUT: (&str, &str) = ("-", "standard input");
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match &arguments.command {
-        Command::Check { files, output } => check(files, *output, &mut out),
-        Command::Default => written(out.write_all(config::agent::default_file().as_bytes())),
-    }
-}
-
-/// Who closed the output, as `head` does, has what was wanted.
-fn written(result: io::Result<()>) -> Result<(), CliError> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Command::Check { files, program, output } => check(files, *program, *output, &mut out),
+        Command::Default { program } => written(out.write_all(program.default_file().as_bytes())),
     }
 }
 
 /// Tells of all files: programs on `out`, people by the lines of the error.
-fn check(files: &[String], form: Form, out: &mut impl Write) -> Result<(), CliError> {
+fn check(files: &[String], program: Program, form: Form, out: &mut impl Write) -> Result<(), CliError> {
     if files.iter().filter(|file| *file == INPUT.0).count() > 1 {
         return Err(CliError::Usage(vec!["-: standard input can be read once".to_owned()]));
     }
-    let results: Vec<_> = files.iter().map(|file| (file.as_str(), mistakes_of(file))).collect();
+    let results: Vec<_> = files.iter().map(|file| (file.as_str(), program.mistakes(file))).collect();
     let mistakes = results.iter().filter_map(|(_, mistakes)| mistakes.as_ref());
     let lines = match form {
         Form::Text => mistakes.flat_map(Mistakes::lines).collect(),
@@ -84,11 +124,11 @@ fn check(files: &[String], form: Form, out: &mut impl Write) -> Result<(), CliEr
     if results.iter().all(|(_, mistakes)| mistakes.is_none()) { Ok(()) } else { Err(CliError::Usage(lines)) }
 }
 
-fn mistakes_of(file: &str) -> Option<Mistakes> {
+fn mistakes_by<C: Clone + Default>(table: &Table<C>, file: &str) -> Option<Mistakes> {
     if file == INPUT.0 {
-        return config::load_from(INPUT.1, io::stdin().lock()).err();
+        return table.load_from(INPUT.1, io::stdin().lock()).err();
     }
-    config::load(Path::new(file)).err()
+    table.load(Path::new(file)).err()
 }
 
 #[derive(Debug, Serialize)]
@@ -150,14 +190,14 @@ mod tests {
     fn right_files_are_silent() {
         let (_dir, paths) = files(&["", "log: {level: debug}"]);
         let mut out = Vec::new();
-        check(&paths, Form::Text, &mut out).expect("right");
+        check(&paths, Program::default(), Form::Text, &mut out).expect("right");
         assert!(out.is_empty());
     }
 
     #[test]
     fn mistakes_of_all_files_are_told() {
         let (_dir, paths) = files(&["logs:", "", "a: 1\nb: 2"]);
-        let error = check(&paths, Form::Text, &mut Vec::new()).expect_err("mistakes");
+        let error = check(&paths, Program::default(), Form::Text, &mut Vec::new()).expect_err("mistakes");
         let lines = lines(&error);
         assert_eq!((error.exit_code(), lines.len()), (64, 3));
         assert_eq!(lines[0], format!("{}:1:1: logs: there is no such key: did you mean `log`?", paths[0]));
@@ -167,7 +207,7 @@ mod tests {
     fn programs_get_an_object_and_the_code() {
         let (_dir, paths) = files(&["log: {level: loud}", ""]);
         let mut out = Vec::new();
-        let error = check(&paths, Form::Json, &mut out).expect_err("mistakes");
+        let error = check(&paths, Program::default(), Form::Json, &mut out).expect_err("mistakes");
         assert_eq!((error.exit_code(), error.to_string().as_str()), (64, ""));
         let report: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
         assert_eq!(report["files"][0]["mistakes"][0]["line"], 1);
@@ -178,13 +218,26 @@ mod tests {
     #[test]
     fn a_closed_output_changes_nothing_about_the_verdict() {
         let (_dir, paths) = files(&["log: {level: loud}", ""]);
-        assert_eq!(check(&paths, Form::Json, &mut Closed).expect_err("mistakes").exit_code(), 64);
-        check(&paths[1..], Form::Json, &mut Closed).expect("right");
+        assert_eq!(check(&paths, Program::default(), Form::Json, &mut Closed).expect_err("mistakes").exit_code(), 64);
+        check(&paths[1..], Program::default(), Form::Json, &mut Closed).expect("right");
     }
 
     #[test]
     fn standard_input_cannot_be_read_twice() {
-        let error = check(&["-".to_owned(), "-".to_owned()], Form::Text, &mut Vec::new()).expect_err("wrong");
+        let error = check(&["-".to_owned(), "-".to_owned()], Program::default(), Form::Text, &mut Vec::new())
+            .expect_err("wrong");
         assert_eq!((error.exit_code(), error.to_string().as_str()), (64, "-: standard input can be read once"));
+    }
+
+    #[cfg(all(feature = "agent", feature = "controller"))]
+    #[test]
+    fn each_program_has_its_own_keys() {
+        let (_dir, paths) = files(&["policy: {mode: act}"]);
+        check(&paths, Program::Controller, Form::Text, &mut Vec::new()).expect("right");
+        check(&paths, Program::Agent, Form::Text, &mut Vec::new()).expect_err("the agent has no such key");
+        for program in [Program::Agent, Program::Controller] {
+            let (_dir, paths) = files(&[&program.default_file()]);
+            check(&paths, program, Form::Text, &mut Vec::new()).expect("right");
+        }
     }
 }

@@ -1,21 +1,16 @@
 //! `detector doctor`: what this machine offers, which method each detector takes, and why not a better one.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::watch;
 use crate::{
-    agent::{
-        self,
-        sink::{page::Page, terminal::Screen},
-    },
-    cli::CliError,
+    agent::{self, options::Detector, sink::page::Page},
+    cli::{CliError, print},
     contract::doctor::Report,
+    ops::screen::Screen,
 };
 
 /// What was typed. Values are texts here, so that all mistakes can be told at once.
@@ -57,10 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         Output::Text => Page::new(Screen::of_standard_output()).render(&report),
         Output::Json => json(&report).map_err(CliError::Other)?,
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
+    print(&text)?;
     verdict(&report)
 }
 
@@ -70,10 +62,11 @@ fn json(report: &Report) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Fails if a detector has no method.
+/// Fails if a detector has no method, but for one that tells nothing while the machine lives.
 fn verdict(report: &Report) -> Result<(), CliError> {
-    let blind: Vec<&str> =
-        report.detectors.iter().filter(|detector| detector.method.is_none()).map(|detector| detector.name).collect();
+    let tells = |name: &str| Detector::of_name(name).is_ok_and(Detector::tells);
+    let blind = report.detectors.iter().filter(|detector| detector.method.is_none() && tells(detector.name));
+    let blind: Vec<&str> = blind.map(|detector| detector.name).collect();
     if blind.is_empty() {
         return Ok(());
     }

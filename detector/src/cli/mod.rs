@@ -2,16 +2,24 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+#[cfg(feature = "controller")]
+mod brake;
 #[cfg(feature = "agent")]
 mod cleanup;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "controller"))]
 mod config;
+#[cfg(feature = "controller")]
+mod controller;
 #[cfg(feature = "agent")]
 mod doctor;
+#[cfg(feature = "controller")]
+mod incidents;
+#[cfg(feature = "agent")]
+mod netconsole;
 #[cfg(feature = "agent")]
 mod watch;
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 use thiserror::Error;
@@ -32,14 +40,26 @@ enum Command {
     /// Watch this node for a cluster: conditions, events, metrics
     #[cfg(feature = "agent")]
     Agent(agent::Arguments),
+    /// Have this node's kernel speak to the controller, so that its last words are heard
+    #[cfg(feature = "agent")]
+    Netconsole(netconsole::Arguments),
     /// Tell what this machine offers, and by which method each detector runs on it
     #[cfg(feature = "agent")]
     Doctor(doctor::Arguments),
     /// Remove what the agent left behind on this node and in the API; end the agent first
     #[cfg(feature = "agent")]
     Cleanup(cleanup::Arguments),
+    /// Hear dying kernels of a cluster, tell why their pods died, and act on it
+    #[cfg(feature = "controller")]
+    Controller(controller::Arguments),
+    /// Show what ended the kernels of a cluster: a table of all incidents, or the timeline of one
+    #[cfg(feature = "controller")]
+    Incidents(incidents::Arguments),
+    /// See, pull or release the controller's brake: while it is pulled, no step is begun but reasons and what takes back
+    #[cfg(feature = "controller")]
+    Brake(brake::Arguments),
     /// Check files of settings, or print the default one
-    #[cfg(feature = "agent")]
+    #[cfg(any(feature = "agent", feature = "controller"))]
     Config(config::Arguments),
     /// Only to say that they are missing.
     #[cfg(not(feature = "agent"))]
@@ -91,6 +111,19 @@ impl From<io::Error> for CliError {
     }
 }
 
+/// Prints `text` to the end of it, on standard output.
+fn print(text: &str) -> Result<(), CliError> {
+    written(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// Who closed the output, as `head` does, has what was wanted.
+fn written(result: io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 impl Cli {
     /// Runs the subcommand to its end.
     ///
@@ -104,10 +137,18 @@ impl Cli {
             #[cfg(feature = "agent")]
             Command::Agent(arguments) => agent::run(&arguments),
             #[cfg(feature = "agent")]
+            Command::Netconsole(arguments) => netconsole::run(&arguments),
+            #[cfg(feature = "agent")]
             Command::Cleanup(arguments) => cleanup::run(&arguments),
             #[cfg(feature = "agent")]
             Command::Doctor(arguments) => doctor::run(&arguments),
-            #[cfg(feature = "agent")]
+            #[cfg(feature = "controller")]
+            Command::Controller(arguments) => controller::run(&arguments),
+            #[cfg(feature = "controller")]
+            Command::Incidents(arguments) => incidents::run(&arguments),
+            #[cfg(feature = "controller")]
+            Command::Brake(arguments) => brake::run(&arguments),
+            #[cfg(any(feature = "agent", feature = "controller"))]
             Command::Config(arguments) => config::run(&arguments),
             #[cfg(not(feature = "agent"))]
             Command::Watch { .. } => Err(CliError::Unavailable(anyhow::anyhow!(

@@ -11,14 +11,10 @@ use clap::Args;
 use crate::{
     agent::{
         self, Choice, Chosen, Detector, Failure, Method, Sink, WatchOptions,
-        sink::{
-            Units,
-            json::Json,
-            terminal::{Screen, Terminal},
-        },
+        sink::{Units, json::Json, terminal::Terminal},
     },
     cli::CliError,
-    ops::{capability::Rights, privilege, standard_output::StandardOutput},
+    ops::{capability::Rights, privilege, screen::Screen, standard_output::StandardOutput},
 };
 
 /// What was typed. Values are texts here, so that all mistakes can be told at once.
@@ -27,7 +23,7 @@ pub(super) struct Arguments {
     /// Form of the output: `table` for people, `json` for programs (one object a line)
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: String,
-    /// Watch only this kind of happening: `oom` or `hung_task`; may be repeated
+    /// Watch only this kind of happening: `oom`, `hung_task` or `panic`; may be repeated
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     /// Stop after N kills and hangs
@@ -144,6 +140,7 @@ fn of_mut(chosen: &mut Chosen, detector: Detector) -> &mut Choice {
     match detector {
         Detector::Oom => &mut chosen.oom,
         Detector::HungTask => &mut chosen.hung_task,
+        Detector::Panic => &mut chosen.panic,
     }
 }
 
@@ -210,7 +207,7 @@ mod tests {
     #[test]
     fn all_arguments_arrive() {
         let line = "--output json --kind oom --kind oom --count 3 --duration 5m --method oom=kprobe --stack";
-        let detectors = Chosen { oom: Choice::Forced(Method::Kprobe), hung_task: Choice::Off };
+        let detectors = Chosen { oom: Choice::Forced(Method::Kprobe), hung_task: Choice::Off, panic: Choice::Off };
         let options = WatchOptions { count: Some(3), duration: Some(Duration::from_secs(300)), detectors };
         let arguments: Vec<&str> = line.split(' ').collect();
         assert_eq!(checked(&arguments), Ok(Checked { output: Output::Json, stack: true, options }));
@@ -225,9 +222,9 @@ mod tests {
         --output xml: must be `table` or `json`
         --count 0: must be a whole number from 1 to 18446744073709551615
         --duration 5: must be a whole number with `s`, `m` or `h` behind it, such as `90s`, from 1s to 10000h
-        --kind hang: `hang` is no detector: must be `oom` or `hung_task`
+        --kind hang: `hang` is no detector: must be `oom`, `hung_task` or `panic`
         --method oom=magic: `magic` is no method of detector `oom`: must be `fentry`, `kprobe`, `raw_tracepoint`, `tracepoint` or `kmsg`
-        --method tcp=x: `tcp` is no detector: must be `oom` or `hung_task`
+        --method tcp=x: `tcp` is no detector: must be `oom`, `hung_task` or `panic`
         --method oom: must be DETECTOR=METHOD, such as `oom=fentry`
         --method hung_task=kmsg: `--kind` leaves detector `hung_task` out
         ");

@@ -5,17 +5,21 @@
 //!                                     └───────────────┴─▶ mistake: all of them at once
 //! ```
 //!
-//! [`agent`] is the table of the agent's file. All else knows nothing of what is set.
+//! [`agent`] is the table of the agent's file, [`controller`] that of the controller's. All else knows nothing of what is set.
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "controller")]
+pub mod controller;
 pub mod field;
 pub mod file;
 pub mod mistake;
-mod nearest;
+#[cfg(feature = "agent")]
+pub mod netconsole;
 pub mod reference;
 pub mod table;
-#[cfg(feature = "agent")]
+pub mod texts;
+#[cfg(any(feature = "agent", feature = "controller"))]
 pub mod watch;
 mod yaml;
 
@@ -25,7 +29,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use mistake::{Mistake, Mistakes};
 pub use table::{Applies, Difference};
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "controller"))]
 pub use watch::{Reload, Watch};
 
 #[cfg(feature = "agent")]
@@ -68,6 +72,8 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Config, Mistakes> {
 pub struct Config {
     /// Which detectors run, and how.
     pub detectors: Chosen,
+    /// Last words of the kernel.
+    pub last_words: LastWords,
     /// Finding out who owns a cgroup.
     pub locate: Locate,
     /// Node conditions.
@@ -80,6 +86,8 @@ pub struct Config {
     pub health: Health,
     /// What survives a restart.
     pub state: State,
+    /// What is told of the boot before.
+    pub previous_boot: PreviousBoot,
     /// The agent's own log.
     pub log: Log,
 }
@@ -97,6 +105,26 @@ impl Config {
     pub fn at_run_time(&self, new: &Self) -> Self {
         agent::AGENT.at_run_time(self, new)
     }
+}
+
+/// A wildcard takes its port on all addresses, also of the other family: `[::]` takes IPv4 as well (ipv6(7), `bindv6only`).
+#[cfg(any(feature = "agent", feature = "controller"))]
+fn listeners(metrics: Option<SocketAddr>, health: Option<SocketAddr>) -> Option<table::Contradiction> {
+    let (metrics, health) = (metrics?, health?);
+    let wild = metrics.ip().is_unspecified() || health.ip().is_unspecified();
+    (metrics != health && metrics.port() == health.port() && wild).then(|| table::Contradiction {
+        keys: vec!["metrics.listen", "health.listen"],
+        rule: format!(
+            "must be the same address or have another port: {metrics} and {health} cannot both be listened on"
+        ),
+    })
+}
+
+/// Last words of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastWords {
+    /// Have the kernel print them: `kernel.ftrace_dump_on_oops`.
+    pub print_by_kernel: bool,
 }
 
 /// Finding out who owns a cgroup.
@@ -167,6 +195,16 @@ pub const DEFAULT_STATE: &str = "/run/detector";
 /// Where maps and programs are pinned, unless the settings say otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/detector";
 
+/// Where the agent notes which boot it saw last, unless the settings say otherwise.
+pub const DEFAULT_BOOTS: &str = "/var/lib/detector/boot.json";
+
+/// What is told of the boot before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviousBoot {
+    /// How long after the boot the condition says that the boot before crashed.
+    pub keep: Duration,
+}
+
 /// What survives a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -174,6 +212,8 @@ pub struct State {
     pub directory: Option<PathBuf>,
     /// Directory on a bpffs below which maps and programs are pinned; `None`: they go with the process.
     pub pins: Option<PathBuf>,
+    /// File on a disk that says which boot the agent saw last; `None`: that is not noted.
+    pub boots: Option<PathBuf>,
 }
 
 /// The agent's own log, on standard error.
@@ -309,7 +349,17 @@ impl Default for Health {
 
 impl Default for State {
     fn default() -> Self {
-        Self { directory: Some(DEFAULT_STATE.into()), pins: Some(DEFAULT_PINS.into()) }
+        Self {
+            directory: Some(DEFAULT_STATE.into()),
+            pins: Some(DEFAULT_PINS.into()),
+            boots: Some(DEFAULT_BOOTS.into()),
+        }
+    }
+}
+
+impl Default for PreviousBoot {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(24 * 3600) }
     }
 }
 

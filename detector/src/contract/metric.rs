@@ -3,13 +3,15 @@
 //! A name or a label is renamed or removed only with a deprecation. Labels have closed sets of values, but for those that
 //! name a container: their series are bounded by a setting and end a set time after the pod is gone.
 
+#[cfg(feature = "controller")]
+pub mod controller;
 mod losses;
+pub mod netconsole;
+mod previous_boot;
 mod reference;
 mod words;
 
-pub use losses::*;
-pub use reference::reference;
-pub use words::*;
+pub use self::{losses::*, previous_boot::PREVIOUS_BOOT_CRASHES, reference::reference, words::*};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +212,7 @@ pub const PROBE_ATTACHED: Metric = Metric {
     kind: Kind::Gauge,
     unit: None,
     labels: &[
-        words("probe", &["oom", "hung_task"]),
+        words("probe", &["oom", "hung_task", "panic"]),
         words("method", &["fentry", "kprobe", "btf_tracepoint", "raw_tracepoint", "tracepoint", "kmsg", NO_METHOD]),
     ],
     help: "1 for the method by which a detector watches now, 0 for its other methods. `none` is 1 where no method worked at \
@@ -402,6 +404,7 @@ pub const METRICS: &[&Metric] = &[
     &CONTAINER_OOM_KILLS_BY,
     &NODE_OOM_KILLS,
     &HUNG_TASKS,
+    &PREVIOUS_BOOT_CRASHES,
     &EVENTS,
     &EVENTS_UNRESOLVED,
     &EVENTS_LOST,

@@ -117,6 +117,7 @@ async fn the_node_is_read_by_a_dry_run_and_written_by_an_apply_of_all_types() {
     let conditions = [
         condition("KernelDeadlock", "KernelHasNoDeadlock", "kernel has no deadlock"),
         condition("TaskHung", "NoTaskHung", "no task hangs"),
+        condition("PreviousBootCrash", "NoPreviousBootCrash", "of the boot before no crash is known"),
     ];
     let expected = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}, "status": {"conditions": conditions},

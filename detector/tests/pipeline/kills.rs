@@ -1,6 +1,6 @@
 //! Each recorded kill becomes one line that names victim, owner and limit.
 
-use detector::agent::sink::terminal::{Screen, Terminal};
+use detector::{agent::sink::terminal::Terminal, ops::screen::Screen};
 use insta::assert_snapshot;
 use rstest::rstest;
 use serde_json::json;

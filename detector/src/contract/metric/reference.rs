@@ -2,13 +2,18 @@
 
 use std::fmt::Write;
 
-use super::{LOSSES, Label, METRICS, Values};
+use super::{LOSSES, Label, METRICS, Metric, Values};
 
 /// The reference of all metrics, as a Markdown page.
 #[must_use]
 pub fn reference() -> String {
-    let mut page = String::from(PREFACE);
-    for metric in METRICS {
+    page(PREFACE, METRICS)
+}
+
+/// `preface` and what there is to say of each of `metrics`.
+pub(super) fn page(preface: &str, metrics: &[&Metric]) -> String {
+    let mut page = preface.to_owned();
+    for metric in metrics {
         // Writing to a `String` cannot fail.
         write!(page, "\n## `{}`\n\n", metric.name).ok();
         let unit = metric.unit.map(|unit| format!(", in {unit}")).unwrap_or_default();

@@ -35,6 +35,9 @@ macro_rules! words {
     )+ };
 }
 
+#[cfg(feature = "controller")]
+pub(super) use words;
+
 words! {
     /// Which process of a container was killed.
     pub enum KilledProcess {
@@ -72,6 +75,14 @@ words! {
         Runtime = "runtime",
         /// Any other.
         Workload = "workload",
+    }
+
+    /// How a boot ended that ended badly.
+    pub enum CrashEnd {
+        /// In a panic of which a record was found.
+        Panic = "panic",
+        /// Without a shutdown.
+        Unclean = "unclean",
     }
 
     /// What happened.
@@ -146,6 +157,38 @@ words! {
         LogRepeated = "log_repeated",
         /// Of happenings: standard output had no room.
         Output = "output",
+    }
+
+    /// How targets of netconsole are counted.
+    pub enum NetconsoleTargets {
+        /// Receivers that should have one.
+        Wanted = "wanted",
+        /// Those of them that have one, enabled as it should be.
+        Enabled = "enabled",
+        /// Enabled ones that lead elsewhere: to a former receiver, or by a former way.
+        Other = "other",
+    }
+
+    /// What was done to a target of netconsole.
+    pub enum NetconsoleChange {
+        /// It was made and enabled.
+        Made = "made",
+        /// It was told who the node is.
+        Labelled = "labelled",
+        /// It was removed.
+        Removed = "removed",
+        /// One of these failed.
+        Failed = "failed",
+    }
+
+    /// What became of a test at one receiver.
+    pub enum SelfTestResult {
+        /// It heard the line.
+        Heard = "heard",
+        /// It did not.
+        NotHeard = "not_heard",
+        /// It could not be asked, or no line could be written.
+        Unknown = "unknown",
     }
 
     /// Queues of writes.

@@ -4,6 +4,7 @@
 //! loopback port, for what only a connection shows.
 
 mod answer;
+mod json_patch;
 mod store;
 
 use std::{
@@ -116,6 +117,11 @@ impl FakeApi {
         self.state().next.extend(scenarios);
     }
 
+    /// Forgets how the next requests were to be answered.
+    pub(crate) fn forget_next(&self) {
+        self.state().next.clear();
+    }
+
     /// Puts an object at `path`, such as `/api/v1/nodes/node-a`.
     pub(crate) fn put(&self, path: &str, object: Value) {
         self.state().store.put(path, object);
@@ -129,6 +135,16 @@ impl FakeApi {
     /// All objects whose path begins so, ordered by path.
     pub(crate) fn objects(&self, below: &str) -> Vec<Value> {
         self.state().store.below(below)
+    }
+
+    /// How often the object at `path` was changed, made and deleted since it was put there.
+    pub(crate) fn changes(&self, path: &str) -> u32 {
+        self.state().store.changes(path)
+    }
+
+    /// From now on a pod is deleted only if it names an incident, as the admission policy has it.
+    pub(crate) fn guard_deletions(&self) {
+        self.state().store.guard();
     }
 
     /// All requests so far.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::{Asked, answer::status};
+use super::{Asked, answer::status, json_patch};
 
 /// The objects that the server holds.
 #[derive(Debug, Default)]
@@ -13,6 +13,10 @@ pub(super) struct Store {
     objects: BTreeMap<String, Value>,
     /// Types of conditions that a field manager applied, by path and manager.
     applied: BTreeMap<(String, String), BTreeSet<String>>,
+    /// How often an object was changed, made and deleted.
+    changes: BTreeMap<String, u32>,
+    /// Pods that name no incident are not deleted.
+    guarded: bool,
 }
 
 impl Store {
@@ -29,9 +33,22 @@ impl Store {
         matching.map(|(_, object)| object.clone()).collect()
     }
 
+    pub(super) fn changes(&self, path: &str) -> u32 {
+        self.changes.get(path).copied().unwrap_or(0)
+    }
+
+    pub(super) fn guard(&mut self) {
+        self.guarded = true;
+    }
+
     /// Status code and body of the answer.
     pub(super) fn handle(&mut self, asked: &Asked) -> (u16, Value) {
         match asked.method {
+            Method::GET => match self.objects.get(&asked.path) {
+                Some(object) => (200, object.clone()),
+                None => missing(&asked.path),
+            },
+            Method::DELETE => self.delete(asked),
             Method::POST => self.create(asked),
             Method::PATCH => self.patch(asked),
             _ => failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
@@ -46,17 +63,68 @@ impl Store {
         if self.objects.contains_key(&path) {
             return failure(409, "AlreadyExists", &format!("\"{name}\" already exists"));
         }
-        self.objects.insert(path, asked.body.clone());
-        (201, asked.body.clone())
+        let mut object = asked.body.clone();
+        if !path.contains("/events/") {
+            object["metadata"]["resourceVersion"] = "1".into();
+        }
+        *self.changes.entry(path.clone()).or_default() += 1;
+        self.objects.insert(path, object.clone());
+        (201, object)
+    }
+
+    /// A pod that has time to end stays; what is asked in the query is ignored, as a real server does beside a body.
+    fn delete(&mut self, asked: &Asked) -> (u16, Value) {
+        let Some(object) = self.objects.get_mut(&asked.path) else {
+            return missing(&asked.path);
+        };
+        let uid = &asked.body["preconditions"]["uid"];
+        if !uid.is_null() && *uid != object["metadata"]["uid"] {
+            return wrong_uid(&asked.path);
+        }
+        let is_pod = asked.path.contains("/pods/");
+        if self.guarded && is_pod && object["metadata"]["annotations"]["detector.dev/incident"].is_null() {
+            return failure(403, "Forbidden", "ValidatingAdmissionPolicy denied request: a pod that names no incident");
+        }
+        let before = object.clone();
+        if !asked.body["dryRun"].is_null() {
+            return (200, before);
+        }
+        if is_pod && asked.body["gracePeriodSeconds"] != 0 {
+            let now = "2026-11-22T12:00:30Z";
+            object["metadata"].as_object_mut().expect("an object").entry("deletionTimestamp").or_insert(now.into());
+            if *object == before {
+                return (200, before);
+            }
+        } else {
+            self.objects.remove(&asked.path);
+        }
+        *self.changes.entry(asked.path.clone()).or_default() += 1;
+        (200, before)
     }
 
     /// A change of the subresource `status` is a change of its object.
     fn patch(&mut self, asked: &Asked) -> (u16, Value) {
         let path = asked.path.strip_suffix("/status").unwrap_or(&asked.path);
         let Some(object) = self.objects.get_mut(path) else {
-            return failure(404, "NotFound", &format!("{path} not found"));
+            return missing(path);
         };
+        let guards = &asked.body["metadata"];
+        let metadata = &object["metadata"];
+        let differs = |key: &str| !guards[key].is_null() && !metadata[key].is_null() && guards[key] != metadata[key];
+        if differs("uid") {
+            return wrong_uid(path);
+        }
+        if differs("resourceVersion") {
+            let why = format!("Operation cannot be fulfilled on {path}: the object has been modified");
+            return failure(409, "Conflict", &why);
+        }
+        let before = object.clone();
         match asked.content_type.as_str() {
+            "application/json-patch+json" => {
+                if let Err(why) = json_patch::apply(object, &asked.body) {
+                    return failure(422, "Invalid", &format!("the server rejected our request: {why}"));
+                }
+            }
             "application/merge-patch+json" => merge(object, &asked.body),
             "application/strategic-merge-patch+json" => strategic(object, &asked.body),
             "application/apply-patch+yaml" => {
@@ -71,12 +139,32 @@ impl Store {
             }
             other => return failure(415, "UnsupportedMediaType", &format!("unsupported content type {other:?}")),
         }
+        if *object != before {
+            let version =
+                object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse::<u64>().ok());
+            if let Some(version) = version {
+                object["metadata"]["resourceVersion"] = (version + 1).to_string().into();
+            }
+            *self.changes.entry(path.to_owned()).or_default() += 1;
+        }
         (200, object.clone())
     }
 }
 
+fn wrong_uid(path: &str) -> (u16, Value) {
+    let why = "Precondition failed: UID in precondition: a, UID in object meta: b";
+    failure(409, "Conflict", &format!("Operation cannot be fulfilled on {path}: {why}"))
+}
+
 fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {
     (code, serde_json::from_str(&status(code, reason, message)).expect("JSON of ours"))
+}
+
+/// As a real server says it: with the object's name.
+fn missing(path: &str) -> (u16, Value) {
+    let (code, mut answer) = failure(404, "NotFound", &format!("{path} not found"));
+    answer["details"]["name"] = path.rsplit('/').next().unwrap_or_default().into();
+    (code, answer)
 }
 
 fn manager(query: &str) -> String {

@@ -1,0 +1,3 @@
+//! What the controller tells besides its objects: events.
+
+pub mod event;
