@@ -41,7 +41,10 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
       "locate" (dict "podWatch" .Values.podWatch)
       "metrics" (dict "listen" (printf "%s:%d" .Values.listen.address (int .Values.listen.metricsPort)))
       "health" (dict "listen" (printf "%s:%d" .Values.listen.address (int .Values.listen.healthPort)))
-      "state" (dict "directory" .Values.paths.state "pins" (printf "%s/detector" .Values.paths.bpffs)) -}}
+      "state" (dict
+        "directory" .Values.paths.state
+        "pins" (printf "%s/detector" .Values.paths.bpffs)
+        "boots" (printf "%s/boot.json" .Values.paths.boots)) -}}
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 

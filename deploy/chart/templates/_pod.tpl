@@ -104,12 +104,22 @@ containers:
       - {name: config, mountPath: /etc/detector, readOnly: true}
       # What survives a restart: the state file and what the API server has not taken yet.
       - {name: state, mountPath: {{ .paths.state }}}
+      # Which boot was seen last: what a crash of the machine must not take along.
+      - {name: boots, mountPath: {{ .paths.boots }}}
+      # What the boot before left when it died. HostToContainer: pstore may be mounted later.
+      {{- range $number, $directory := .paths.crashes }}
+      - {name: crashes-{{ $number }}, mountPath: {{ $directory }}, readOnly: true, mountPropagation: HostToContainer}
+      {{- end }}
       # Maps and programs that go on counting while the agent is down. HostToContainer: a bpffs mounted later is seen.
       - {name: bpffs, mountPath: {{ .paths.bpffs }}, mountPropagation: HostToContainer}
       # Paths of all cgroups, and their counters.
       - {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true, mountPropagation: HostToContainer}
       # Numbers and formats of classic tracepoints.
       - {name: tracefs, mountPath: /sys/kernel/tracing, readOnly: true, mountPropagation: HostToContainer}
+      {{- if and .netconsole.enabled (not $.agent) }}
+      # Targets of netconsole, to be removed.
+      - {name: configfs, mountPath: /sys/kernel/config, mountPropagation: HostToContainer}
+      {{- end }}
       {{- if .privileged }}
       # The kernel's log. A container that is not privileged has the node's file, too, but its device cgroup forbids it.
       - {name: kmsg, mountPath: /dev/kmsg, readOnly: true}
@@ -126,12 +136,22 @@ volumes:
       name: {{ include "detector.agent" $root }}
   - name: state
     hostPath: {path: {{ .paths.state }}, type: DirectoryOrCreate}
+  - name: boots
+    hostPath: {path: {{ .paths.boots }}, type: DirectoryOrCreate}
+  {{- range $number, $directory := .paths.crashes }}
+  - name: crashes-{{ $number }}
+    hostPath: {path: {{ $directory }}}
+  {{- end }}
   - name: bpffs
     hostPath: {path: {{ .paths.bpffs }}}
   - name: cgroup
     hostPath: {path: /sys/fs/cgroup, type: Directory}
   - name: tracefs
     hostPath: {path: /sys/kernel/tracing}
+  {{- if and .netconsole.enabled (not $.agent) }}
+  - name: configfs
+    hostPath: {path: /sys/kernel/config}
+  {{- end }}
   - name: kubelet-links
     hostPath: {path: /var/log/containers}
   {{- if .privileged }}
