@@ -56,7 +56,8 @@ fn with_all_rights_each_method_is_judged_and_the_best_is_taken() -> Result<()> {
             ensure!((method["state"] == "refused") == (reason != "none"), "{method}");
             ensure!(!["missing_capability", "user_namespace"].contains(&reason), "{method}");
         }
-        blind |= works.is_none();
+        // The probe on panic tells nothing while the machine lives: without it nobody is blind.
+        blind |= works.is_none() && detector["name"] != "panic";
     }
     assert_eq!(output.status.code(), Some(i32::from(blind)));
     Ok(())

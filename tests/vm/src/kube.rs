@@ -21,7 +21,7 @@ const NAMES: [&str; 3] = ["app", "cart-0", "shop"];
 const SLICE: &str = "kubepods.slice/kubepods-burstable.slice";
 
 /// Where containerd keeps bundles of the kubelet's containers. Its state directory is for root alone.
-const STATE: &str = "/run/containerd";
+pub(crate) const STATE: &str = "/run/containerd";
 const TASKS: &str = "io.containerd.runtime.v2.task/k8s.io";
 
 /// A pod with one container, and the slice that both are in.

@@ -74,9 +74,9 @@ fn spawn(stage: &Stage, eater: &Part) -> Option<i32> {
     })
 }
 
-/// Keeps the kernel from killing the spawner, when it wants a page while the eaters are dying but not yet gone. Needs
-/// `CAP_SYS_RESOURCE`; without it a burst on a busy machine may fail, and says so.
-fn spare_if_permitted() {
+/// Keeps the kernel from killing the parent of eaters, when it wants a page while they are dying but not yet gone. Needs
+/// `CAP_SYS_RESOURCE`; without it a provocation on a busy machine may fail, and says so.
+pub(super) fn spare_if_permitted() {
     std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
 }
 

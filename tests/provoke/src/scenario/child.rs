@@ -1,7 +1,7 @@
 //! A process starts a child; the child overruns the limit and dies; the process lives on. The everyday case in a
 //! container, and the one that Kubernetes does not report.
 
-use super::{APPETITE, EATER, INIT, Provoked, Victim};
+use super::{APPETITE, EATER, INIT, Provoked, Victim, burst::spare_if_permitted};
 use crate::{
     Cgroup, Error, Limits,
     memory::eat,
@@ -47,6 +47,7 @@ pub(super) fn init_body(stage: &Stage, parent: &Part, eater: &Part) -> i32 {
     let Some(child) = fork(|| stage.play(eater, || eat(APPETITE))) else {
         return NO_PLACE;
     };
+    spare_if_permitted();
     if !stage.tell(true) {
         return NO_PLACE;
     }

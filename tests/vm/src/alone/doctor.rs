@@ -1,14 +1,16 @@
 //! What `detector doctor` says of this kernel, for the host to compare with what it said before.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::watcher::DETECTOR;
+use crate::{kube::STATE, watcher::DETECTOR};
 
 /// Asks it, and prints its answer in one line.
 pub(super) fn ask() -> Result<Vec<String>> {
+    // Other cases make it: the answer must not depend on which of them ran.
+    fs::create_dir_all(STATE).with_context(|| format!("making {STATE}"))?;
     let output = Command::new(DETECTOR)
         .args(["doctor", "--output", "json"])
         .output()

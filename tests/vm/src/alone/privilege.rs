@@ -12,6 +12,10 @@ pub(super) fn watch(rig: &Rig, user: Option<u32>) -> Result<Vec<String>> {
     println!("GUEST {name} uses {:?}", started.methods);
     let mut wrong = Vec::new();
     for (detector, method) in &started.methods {
+        // A kprobe, which wants more than these rights by Debian's default (`kernel.perf_event_paranoid` 3).
+        if detector == "panic" {
+            continue;
+        }
         if method.is_none() {
             wrong.push(format!("{detector} has no method"));
         }

@@ -32,13 +32,15 @@ const DISK_PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// File system type, mount point, data: what systemd mounts on a real node.
-const MOUNTS: [(&str, &str, &std::ffi::CStr); 11] = [
+const MOUNTS: [(&str, &str, &std::ffi::CStr); 13] = [
     ("proc", "/proc", c""),
     ("sysfs", "/sys", c""),
     ("cgroup2", "/sys/fs/cgroup", c"memory_recursiveprot"),
     ("bpf", "/sys/fs/bpf", c"mode=700"),
     ("debugfs", "/sys/kernel/debug", c""),
     ("tracefs", "/sys/kernel/tracing", c""),
+    ("configfs", "/sys/kernel/config", c""),
+    ("pstore", "/sys/fs/pstore", c""),
     ("tmpfs", "/run", c"mode=755"),
     ("tmpfs", "/tmp", c""),
     ("devpts", "/dev/pts", c"ptmxmode=666"),

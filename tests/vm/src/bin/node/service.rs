@@ -58,6 +58,8 @@ pub(crate) fn run() -> Result<()> {
     wait_until("containerd answers", &mut containerd, || ask("ctr", &["version"]))?;
     say("containerd answers");
     run_command("ctr", &["--namespace", "k8s.io", "images", "import", IMAGES])?;
+    // A node that loses its power must find them whole.
+    rustix::fs::sync();
     say("images are imported");
     let name = fs::read_to_string("/etc/hostname")?;
     let mut kubelet = start(
@@ -70,6 +72,8 @@ pub(crate) fn run() -> Result<()> {
         ],
     )?;
     wait_until("kubelet is healthy", &mut kubelet, || TcpStream::connect(KUBELET_HEALTH).is_ok())?;
+    // It does not sync the certificate that it makes at its first start, and starts no more with an empty one.
+    rustix::fs::sync();
     say("kubelet is healthy");
     let containerd = thread::spawn(move || containerd.wait());
     let status = kubelet.wait().context("waiting for kubelet")?;
