@@ -67,6 +67,8 @@ pub struct NodeFacts {
     pub ports: BTreeMap<u16, u16>,
     /// Port of this machine for commands to the guest.
     pub command_port: u16,
+    /// Port of this machine for orders to the virtual machine itself (QMP).
+    pub monitor_port: u16,
     /// Its console.
     pub console: PathBuf,
 }

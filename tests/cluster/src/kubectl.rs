@@ -2,8 +2,11 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
 
 use crate::Rig;
 
@@ -30,6 +33,32 @@ impl Rig {
     /// The API server refuses.
     pub async fn delete(&self, manifests: &str) -> Result<String> {
         self.kubectl_with(&["delete", "--ignore-not-found", "--timeout", "120s", "--filename", "-"], manifests).await
+    }
+
+    /// Deletes an object of no namespace, without waiting for its end, where nothing can be awaited: when it is dropped. What
+    /// is refused is left to the end of the rig.
+    pub(crate) fn remove(&self, kind: &str, name: &str) {
+        let mut command = std::process::Command::new(&self.facts.kubectl);
+        command.arg("--kubeconfig").arg(&self.facts.kubeconfig);
+        command.args(["delete", "--wait=false", "--ignore-not-found", kind, name]).output().ok();
+    }
+
+    /// Runs kubectl and shows `enough` each line that it prints, until that is so.
+    ///
+    /// # Errors
+    /// It ended before.
+    pub async fn kubectl_until(&self, words: &[&str], mut enough: impl FnMut(&str) -> bool) -> Result<()> {
+        let mut command = Command::new(&self.facts.kubectl);
+        command.arg("--kubeconfig").arg(&self.facts.kubeconfig).args(words).kill_on_drop(true);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.with_context(|| format!("start {}", self.facts.kubectl.display()))?;
+        let mut lines = BufReader::new(child.stdout.take().context("read from kubectl")?).lines();
+        while let Some(line) = lines.next_line().await.context("read from kubectl")? {
+            if enough(&line) {
+                return Ok(());
+            }
+        }
+        bail!("`kubectl {}` ended too early", words.join(" "))
     }
 
     /// Runs kubectl with `input` on its standard input.

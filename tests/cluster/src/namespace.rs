@@ -1,7 +1,5 @@
 //! A namespace for one test.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{self, Pod, ServiceAccount};
 use kube::{Api, Resource, api::PostParams, core::NamespaceResourceScope};
@@ -71,15 +69,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // By kubectl, which needs nothing of this test's runtime. What it cannot do is left to the end of the rig.
-        let mut command = Command::new(&self.rig.facts.kubectl);
-        command.arg("--kubeconfig").arg(&self.rig.facts.kubeconfig).args([
-            "delete",
-            "namespace",
-            "--wait=false",
-            &self.name,
-        ]);
-        command.output().ok();
+        self.rig.remove("namespace", &self.name);
     }
 }
 

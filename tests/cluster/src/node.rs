@@ -1,6 +1,8 @@
 //! A node: a virtual machine with a real kubelet. Commands run in it as root, by a server that is part of process 1 of the
 //! test guests and of nothing that is shipped (`tests/vm/src/bin/node`).
 
+mod machine;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -15,6 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+pub use self::machine::Machine;
 use crate::{Metrics, Rig, facts::NodeFacts, wait};
 
 /// How long a command in a guest may take.

@@ -8,9 +8,9 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::NamespaceResourceScope,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{Facts, Namespace, Node};
+use crate::{Facts, Namespace, Node, NodeObject};
 
 /// A connection to the rig with an administrator's rights.
 #[derive(Clone)]
@@ -38,7 +38,13 @@ impl Rig {
     /// # Errors
     /// The authority's certificate cannot be read.
     pub async fn client_with_token(&self, token: &str) -> Result<Client> {
-        let kubeconfig = json!({
+        let kubeconfig = self.kubeconfig_with_token(token);
+        connect(serde_json::from_value(kubeconfig).context("make a kubeconfig with a token")?).await
+    }
+
+    /// A kubeconfig that presents a token and nothing else.
+    pub fn kubeconfig_with_token(&self, token: &str) -> Value {
+        json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{ "name": "rig", "cluster": {
@@ -46,8 +52,7 @@ impl Rig {
             "users": [{ "name": "token", "user": { "token": token } }],
             "contexts": [{ "name": "rig", "context": { "cluster": "rig", "user": "token" } }],
             "current-context": "rig",
-        });
-        connect(serde_json::from_value(kubeconfig).context("make a kubeconfig with a token")?).await
+        })
     }
 
     /// A namespace of the test's own, removed when dropped. `purpose` is part of its name: lower case, digits, `-`.
@@ -56,6 +61,14 @@ impl Rig {
     /// The API server refuses.
     pub async fn namespace(&self, purpose: &str) -> Result<Namespace> {
         Namespace::make(self, &format!("{purpose}-{}", unique())).await
+    }
+
+    /// A Node object without a machine, removed when dropped. `metadata` is an object: what it has besides its name.
+    ///
+    /// # Errors
+    /// The API server refuses, such as when there is one of that name.
+    pub async fn node_object(&self, name: &str, metadata: Value) -> Result<NodeObject> {
+        NodeObject::make(self, name, metadata).await
     }
 
     /// The API of one kind of object in a namespace.

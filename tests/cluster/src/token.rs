@@ -1,5 +1,7 @@
 //! Tokens of service accounts, as the kubelet gets them for a pod.
 
+pub mod verdict;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,

@@ -72,7 +72,7 @@ impl Place {
             "events": { "nodeBudget": { "burst": 100, "every": "1s" }, "podBudget": { "burst": 50, "every": "1s" } },
             "metrics": { "listen": listen },
             "health": { "listen": listen },
-            "state": { "directory": self.state(), "pins": self.pins() },
+            "state": { "directory": self.state(), "pins": self.pins(), "boots": self.root.join("boot.json") },
             "log": { "format": "text" },
         })
     }

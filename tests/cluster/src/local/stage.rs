@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use detector_provoke::Hierarchy;
 use k8s_openapi::api::{core::v1::Node, events::v1::Event};
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, PostParams},
-};
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -21,7 +18,7 @@ use super::{
     Agent, Container, Place, Proxy,
     container::{Home, PODS},
 };
-use crate::{CONTROLLER, Namespace, Rig, wait};
+use crate::{CONTROLLER, Namespace, NodeObject, Rig, wait};
 
 /// How long events may take to be written: what the API server refused is asked again after up to a minute.
 const EVENT_PATIENCE: Duration = Duration::from_secs(120);
@@ -42,6 +39,7 @@ pub struct Stage {
     /// Where the agent serves.
     pub port: u16,
     hierarchy: Hierarchy,
+    _node: NodeObject,
 }
 
 /// What the events of a container tell.
@@ -65,9 +63,7 @@ impl Stage {
     pub async fn set(purpose: &str) -> Result<Self> {
         let rig = Rig::connect().await?;
         let namespace = rig.namespace(purpose).await?;
-        let node = json!({ "metadata": { "name": namespace.name } });
-        let nodes: Api<Node> = Api::all(rig.client.clone());
-        nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await.context("make a Node")?;
+        let node = rig.node_object(&namespace.name, json!({})).await?;
         let server = rig.facts.server.rsplit(':').next().and_then(|port| port.parse().ok());
         let proxy = Proxy::open(server.with_context(|| format!("no port in {}", rig.facts.server))?).await?;
         let place = Place::make(&namespace.name)?;
@@ -81,7 +77,7 @@ impl Stage {
         let hierarchy = Hierarchy::find()?;
         let pods = hierarchy.mount.join(PODS);
         fs::create_dir_all(&pods).with_context(|| format!("make {}", pods.display()))?;
-        Ok(Self { rig, namespace, place, proxy, port, hierarchy })
+        Ok(Self { rig, namespace, place, proxy, port, hierarchy, _node: node })
     }
 
     /// Starts an agent and waits until it is ready.
@@ -172,15 +168,6 @@ impl Stage {
         let api: Api<Event> = self.rig.api(NODE_NAMESPACE);
         let selector = format!("reportingController={CONTROLLER},regarding.name={}", self.namespace.name);
         Ok(api.list(&ListParams::default().fields(&selector)).await.context("list events of the Node")?.items)
-    }
-
-    /// Removes the Node. All else goes by itself.
-    ///
-    /// # Errors
-    /// The API server refuses.
-    pub async fn clear(self) -> Result<()> {
-        self.nodes().delete(&self.namespace.name, &DeleteParams::default()).await.context("remove the Node")?;
-        Ok(())
     }
 
     /// Settings with some keys of the top level replaced, written to the agent's file.

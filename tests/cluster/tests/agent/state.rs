@@ -46,7 +46,7 @@ async fn a_full_disk_is_told_and_what_was_counted_is_saved_once_there_is_room() 
     let told = stage.told(&container, 3).await?;
     assert_eq!((told.events, told.kills), (1, 3), "{told}");
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn on_a_read_only_bpf_file_system_the_agent_works_and_says_that_nothing_is
     let log = fs::read_to_string(stage.log())?;
     ensure!(log.contains("making the directory"), "the log does not say why nothing is kept: {log}");
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_damaged_state_is_set_aside_and_counts_begin_anew() -> Result<()> {
     let told = stage.told(&container, 3).await?;
     assert_eq!(told.kills, 3, "{told}");
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_second_agent_is_refused_and_the_first_works_on() -> Result<()> {
     container.kills(1).await?;
     agent.wait_for("the first counts", |metrics| container.counted(metrics) == 1.0).await?;
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_damaged_state_shows_no_false_where_somebody_has_set_true() -> Result<
         }
     }
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 fn condition(node: &Node) -> Option<&NodeCondition> {

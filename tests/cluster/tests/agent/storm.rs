@@ -101,5 +101,5 @@ async fn a_storm_delays_no_other_pod_and_the_default_budgets_hold_and_lose_nothi
     assert_eq!(metrics.sum("detector_events_lost_total", &[]), 0.0, "{metrics:?}");
     println!("{OTHERS} others: {} events after {:?}, {waiting} kills wait", told.len(), begun.elapsed());
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }

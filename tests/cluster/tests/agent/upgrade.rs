@@ -51,7 +51,7 @@ async fn records_of_another_version_are_counted_as_lost_and_its_producers_are_go
     assert_eq!(metrics.sum("detector_records_total", &[("kind", "oom_mark")]), wanted);
     assert_eq!(told.counted(&metrics), f64::from(TOLD), "what was counted before stays");
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -77,5 +77,5 @@ async fn an_agent_that_is_replaced_in_a_storm_leaves_no_gap() -> Result<()> {
     assert_eq!((told.events, told.kills), (1, KILLS.into()), "{told}");
     assert_eq!(container.counted(&agent.metrics().await?), f64::from(KILLS));
     agent.stop().await?;
-    stage.clear().await
+    Ok(())
 }

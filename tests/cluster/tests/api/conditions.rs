@@ -6,7 +6,7 @@ use detector_cluster_tests::{CONDITIONS, FIELD_MANAGER, Rig};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -31,12 +31,11 @@ async fn a_condition_that_is_applied_no_more_is_gone_and_those_of_others_stay() 
     let namespace = rig.namespace("apply-conditions").await?;
     let nodes: Api<Node> = Api::all(rig.client.clone());
     let node = &namespace.name;
-    let object = serde_json::from_value(json!({ "metadata": { "name": node } }))?;
-    nodes.create(&PostParams::default(), &object).await?;
+    let _object = rig.node_object(node, json!({})).await?;
     let theirs = json!({ "status": { "conditions": [{ "type": "Theirs", "status": "True", "reason": "Test" }] } });
     nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(theirs)).await?;
-    let [first, second] = CONDITIONS;
-    for kinds in [&[first, second, FORMER][..], &[first, second], &[]] {
+    let [first, second, third] = CONDITIONS;
+    for kinds in [&[first, second, third, FORMER][..], &[first, second, third], &[]] {
         let mut stand = apply(&nodes, node, kinds).await?;
         stand.retain(|kind| kind == "Theirs" || kind == FORMER || CONDITIONS.contains(&kind.as_str()));
         let mut wanted: Vec<_> = kinds.iter().chain(&["Theirs"]).map(ToString::to_string).collect();
@@ -44,6 +43,5 @@ async fn a_condition_that_is_applied_no_more_is_gone_and_those_of_others_stay() 
         wanted.sort();
         assert_eq!(stand, wanted);
     }
-    nodes.delete(node, &DeleteParams::default()).await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
@@ -58,17 +58,11 @@ async fn a_token_without_rights_may_not_touch_a_node() -> Result<()> {
 #[tokio::test]
 async fn a_kubelet_may_change_its_own_node_and_no_other() -> Result<()> {
     let rig = Rig::connect().await?;
-    let nodes: Api<Node> = Api::all(rig.client.clone());
-    for name in ["kubelet-test", "kubelet-other"] {
-        let node = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-        nodes.create(&PostParams::default(), &node).await?;
-    }
+    let _own = rig.node_object("kubelet-test", json!({})).await?;
+    let _other = rig.node_object("kubelet-other", json!({})).await?;
     let kubelet = kubelet_client(&rig).await?;
     let (own, other) =
         (patch_condition(kubelet.clone(), "kubelet-test").await, patch_condition(kubelet, "kubelet-other").await);
-    for name in ["kubelet-test", "kubelet-other"] {
-        nodes.delete(name, &DeleteParams::default()).await?;
-    }
     assert_eq!((wait::refusal(&own), wait::refusal(&other)), (None, Some(403)));
     own?;
     Ok(())

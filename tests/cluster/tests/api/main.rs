@@ -2,6 +2,9 @@
 
 mod conditions;
 mod control_plane;
+mod controller;
+mod incidents;
+mod netconsole;
 mod pod_watch;
 mod policies;
 mod values;
