@@ -58,6 +58,26 @@ fn keeper(object: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Builds the example that reads last words as the controller does, and gives its path. It runs on this machine, unoptimised.
+pub(crate) fn reader() -> Result<PathBuf> {
+    process::say("build the reader of last words, unoptimised (usually a minute)");
+    let mut command = workspace::cargo();
+    command.args(["build", "--package", "detector", "--example", "last_words"]);
+    process::stream(&mut command, "build the reader of last words")?;
+    Ok(workspace::target().join("debug/examples/last_words"))
+}
+
+/// Builds the static `detector` unoptimised and with a stub in place of the kernel object, for tests of what needs none; gives
+/// its path. What the tests of the library have compiled will do.
+pub(crate) fn detector_without_probes() -> Result<PathBuf> {
+    process::say("build detector, static, unoptimised, without the kernel object (usually a minute)");
+    let mut command = workspace::cargo();
+    command.args(["rustc", "--package", "detector", "--bin", "detector"]);
+    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    process::stream(&mut command, "build detector")?;
+    Ok(workspace::target().join("debug/detector"))
+}
+
 /// Builds the static `provoke` and gives its path.
 pub(crate) fn provoke() -> Result<PathBuf> {
     static_binary("detector-provoke", "provoke", |_| ())

@@ -85,9 +85,15 @@ fn format() -> Result<()> {
 fn lint() -> Result<()> {
     let mut command = workspace::cargo();
     command.arg("clippy");
-    for package in
-        ["detector", "detector-common", "detector-provoke", "xtask", "detector-kernel-tests", "detector-vm-tests"]
-    {
+    for package in [
+        "detector",
+        "detector-common",
+        "detector-provoke",
+        "xtask",
+        "detector-kernel-tests",
+        "detector-cluster-tests",
+        "detector-vm-tests",
+    ] {
         command.args(["--package", package]);
     }
     quiet(command.args(["--keep-going", "--all-targets", "--", "-D", "warnings"]), "lint")?;

@@ -13,14 +13,21 @@ Files:
   docs/watch-output.md      lines of `detector watch --output json`
   docs/doctor-output.md     output of `detector doctor --output json`
   docs/metrics.md           metrics of `detector agent`
+  docs/metrics-controller.md, docs/metrics-netconsole.md
+                            metrics of the other two
   docs/events.md            Kubernetes events of `detector agent`
   docs/problems.md          problems: how each is told, when it is over, what to do
   docs/conditions.md        Node conditions: reasons, life, how they are written
   docs/config.md            keys of the agent's file
   docs/config-default.yaml  that file with all defaults
+  docs/config-controller.md, docs/config-controller-default.yaml
+                            the same of the controller's file
+  docs/config-netconsole.md, docs/config-netconsole-default.yaml
+                            the same of the file of `detector netconsole`
+  docs/events-controller.md Kubernetes events of `detector controller`
   docs/privileges.md        capabilities, what needs them, what is lost without
-  deploy/                   the chart's template of what the agent has; from the chart and deploy/monitoring the plain
-                            YAML, and the chart's README and copies")]
+  deploy/                   the definition of incidents; the chart's template of what the agent has; from the chart and
+                            deploy/monitoring the plain YAML, and the chart's README and copies")]
 pub(crate) struct Options {
     /// Write nothing; fail if a file is not what would be written.
     #[arg(long)]
@@ -41,12 +48,20 @@ const GENERATED: &[Generated] = &[
     Generated { path: "docs/watch-output.md", page: "watch-output" },
     Generated { path: "docs/doctor-output.md", page: "doctor-output" },
     Generated { path: "docs/metrics.md", page: "metrics" },
+    Generated { path: "docs/metrics-controller.md", page: "metrics-controller" },
+    Generated { path: "docs/metrics-netconsole.md", page: "metrics-netconsole" },
     Generated { path: "docs/events.md", page: "events" },
     Generated { path: "docs/privileges.md", page: "privileges" },
     Generated { path: "docs/problems.md", page: "problems" },
     Generated { path: "docs/conditions.md", page: "conditions" },
     Generated { path: "docs/config.md", page: "config" },
     Generated { path: "docs/config-default.yaml", page: "config-default" },
+    Generated { path: "deploy/crd/kernelincidents.yaml", page: "incidents" },
+    Generated { path: "docs/events-controller.md", page: "events-controller" },
+    Generated { path: "docs/config-controller.md", page: "config-controller" },
+    Generated { path: "docs/config-controller-default.yaml", page: "config-controller-default" },
+    Generated { path: "docs/config-netconsole.md", page: "config-netconsole" },
+    Generated { path: "docs/config-netconsole-default.yaml", page: "config-netconsole-default" },
     Generated { path: "deploy/chart/templates/_contract.tpl", page: "chart" },
 ];
 

@@ -5,12 +5,14 @@
 //! bpf_cost  what the kernel says that BPF costs   guest    delay from kernel to line beside the peers', in a VM
 //! peer      the peers and their libraries     rate     records per second, by criterion
 //! agent     a running `detector agent` on a full node, beside a real API server
+//! controller  datagrams per second; a running `detector controller` in a large cluster, beside a real API server
 //! ```
 //!
 //! The figures are told, not judged: a busy machine must not make a run fail.
 
 mod agent;
 mod bpf_cost;
+mod controller;
 mod guest;
 mod native;
 mod peer;
@@ -42,6 +44,9 @@ enum What {
     Sensor(Sensor),
     /// The agent on a node of 110 pods beside a real API server: memory, wake-ups, delay, storm (root; some 3 minutes).
     Agent(agent::Options),
+    /// The controller: datagrams per second; memory, delay and requests with 5,000 Nodes beside a real API server (some 8
+    /// minutes).
+    Controller(controller::Options),
 }
 
 /// What of the sensor.
@@ -78,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Sensor(sensor) => sensor.run(),
         What::Agent(agent) => agent.run(),
+        What::Controller(controller) => controller.run(),
     }
 }
 

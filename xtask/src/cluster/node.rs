@@ -27,6 +27,12 @@ const AGENT_PORTS: [u16; 2] = [20256, 20257];
 /// Memory of a guest in MiB: system and kubelet take 130, the rest is for pods.
 const MEMORY_MIB: u32 = 1024;
 
+/// What a node's kernel needs to speak over the network when it dies, besides what every guest with a disk has.
+const MODULES: [&str; 1] = ["netconsole"];
+
+/// Size of the store in which a dying kernel leaves its last words, as the firmware of a server has one (ERST).
+const STORE: &str = "64K";
+
 /// What goes to the kernel. Level 4 keeps the OOM killer's own report off the slow console.
 const COMMAND_LINE: &str = "console=ttyS0 rdinit=/init quiet loglevel=4 panic=-1 mitigations=off random.trust_cpu=on \
     no_timer_check";
@@ -48,6 +54,9 @@ pub(crate) struct Spec {
     pub(crate) single_process_oom_kill: bool,
     /// Whether all pods together have a limit, as kubelet has it by default.
     pub(crate) limits_all_pods: bool,
+    /// Whether `kernel.perf_event_paranoid` is 2, as the kernel itself has it: then an agent without `SYS_ADMIN` may attach
+    /// kprobes, which the one on `panic` is. Debian's own level forbids that.
+    pub(crate) opens_kprobes: bool,
     /// Port of kubelet, the same in the guest and here: a Node object tells only one.
     pub(crate) kubelet_port: u16,
 }
@@ -58,10 +67,13 @@ pub(crate) struct Node {
     server: Server,
     console: PathBuf,
     ports: BTreeMap<u16, u16>,
+    /// Port of this machine for orders to QEMU.
+    monitor: u16,
 }
 
 impl Spec {
-    /// The nodes of every rig: an old and a new kernel, each kind of kubelet.
+    /// The nodes of every rig: an old and a newer kernel, each kind of kubelet. Not the newest: from 7.0 on a thread speaks
+    /// over netconsole, and of a panic's lines those may be lost that it has not sent when its CPU is stopped.
     pub(crate) fn all() -> Result<Vec<Self>> {
         let ports: [u16; 2] = port::free()?;
         let node = |name: &str, series: &str, single, kubelet_port| Self {
@@ -69,9 +81,15 @@ impl Spec {
             series: series.to_owned(),
             single_process_oom_kill: single,
             limits_all_pods: single,
+            opens_kprobes: !single,
             kubelet_port,
         };
-        Ok(vec![node("node-a", "6.1", true, ports[0]), node("node-b", "7", false, ports[1])])
+        Ok(vec![node("node-a", "6.1", true, ports[0]), node("node-b", "6.12", false, ports[1])])
+    }
+
+    fn command_line(&self) -> String {
+        let level = if self.opens_kprobes { " sysctl.kernel.perf_event_paranoid=2" } else { "" };
+        format!("{COMMAND_LINE}{level}")
     }
 }
 
@@ -93,6 +111,21 @@ pub(crate) struct Start<'a> {
     pub(crate) pki: &'a Pki,
     /// Port of the API server on this machine.
     pub(crate) api_port: u16,
+    /// Where kernels and their modules are kept.
+    pub(crate) cache: &'a Path,
+}
+
+/// The parts of one machine.
+struct Machine<'a> {
+    kernel: &'a Kernel,
+    command_line: String,
+    initramfs: &'a Path,
+    disk: &'a Path,
+    /// Outlives the machine's reboots.
+    store: &'a Path,
+    ports: &'a BTreeMap<u16, u16>,
+    monitor: u16,
+    console: &'a Path,
 }
 
 impl Start<'_> {
@@ -100,7 +133,7 @@ impl Start<'_> {
     pub(crate) fn node(&self, spec: Spec, kernel: &Kernel) -> Result<Node> {
         let own = self.directory.join(&spec.name);
         let initramfs = self.initramfs(&spec, kernel, &own)?;
-        let [command, first, second] = port::free()?;
+        let [command, first, second, monitor] = port::free()?;
         let ports = BTreeMap::from([
             (COMMAND_PORT, command),
             (AGENT_PORTS[0], first),
@@ -108,9 +141,18 @@ impl Start<'_> {
             (spec.kubelet_port, spec.kubelet_port),
         ]);
         let console = self.directory.join("logs").join(format!("{}.console", spec.name));
-        let command = qemu(kernel, &initramfs, self.disk, &ports, &console);
-        let server = Server::start(&spec.name, &command, &self.directory.join("logs"))?;
-        Ok(Node { spec, server, console, ports })
+        let machine = Machine {
+            kernel,
+            command_line: spec.command_line(),
+            initramfs: &initramfs,
+            disk: self.disk,
+            store: &own.join("erst"),
+            ports: &ports,
+            monitor,
+            console: &console,
+        };
+        let server = Server::start(&spec.name, &machine.qemu(), &self.directory.join("logs"))?;
+        Ok(Node { spec, server, console, ports, monitor })
     }
 
     fn initramfs(&self, spec: &Spec, kernel: &Kernel, own: &Path) -> Result<PathBuf> {
@@ -118,6 +160,11 @@ impl Start<'_> {
         for module in &kernel.modules {
             let name = module.file_name().unwrap_or_default().to_string_lossy();
             files.push((format!("modules/{name}"), module.clone()));
+        }
+        for module in kernels::more_modules(self.cache, kernel, "node", &MODULES)? {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            // Behind all others, in the order of their names.
+            files.push((format!("modules/9{name}"), module.clone()));
         }
         for (name, path) in guest::own_files(own, self.pki, self.api_port, spec)? {
             files.push((format!("node/{name}"), path));
@@ -150,24 +197,34 @@ impl Node {
             "limits_all_pods": self.spec.limits_all_pods,
             "ports": self.ports,
             "command_port": self.ports[&COMMAND_PORT],
+            "monitor_port": self.monitor,
             "console": self.console,
             "qemu": self.server.pid(),
         })
     }
 }
 
-/// TCG, because hardware help is often missing or broken inside virtual machines; Nehalem, because newer models cost TCG
-/// time. What a guest writes to the disk is forgotten with it.
-fn qemu(kernel: &Kernel, initramfs: &Path, disk: &Path, ports: &BTreeMap<u16, u16>, console: &Path) -> Command {
-    let forwards: String =
-        ports.iter().map(|(guest, here)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{guest}")).collect();
-    let mut command = Command::new(QEMU);
-    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2"]);
-    command.args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"]);
-    command.arg("-serial").arg(format!("file:{}", console.display()));
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", COMMAND_LINE]);
-    command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on,cache=unsafe", disk.display()));
-    command.arg("-netdev").arg(format!("user,id=n0{forwards}"));
-    command.args(["-device", "virtio-net-pci,netdev=n0", "-device", "virtio-rng-pci"]);
-    command
+impl Machine<'_> {
+    /// TCG, because hardware help is often missing or broken inside virtual machines; Nehalem, because newer models cost TCG
+    /// time. What a guest writes to the disk is forgotten with QEMU, not with a reset. A guest that reboots ends QEMU, which
+    /// the rig sees; tests that mean it to come back say so by the monitor (`tests/cluster/src/node/machine.rs`).
+    fn qemu(&self) -> Command {
+        let forwards: String =
+            self.ports.iter().map(|(guest, here)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{guest}")).collect();
+        let mut command = Command::new(QEMU);
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2"]);
+        command.args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-no-reboot"]);
+        command.args(["-nodefaults", "-qmp", &format!("tcp:127.0.0.1:{},server=on,wait=off", self.monitor)]);
+        command.arg("-serial").arg(format!("file:{}", self.console.display()));
+        command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initramfs);
+        command.args(["-append", &self.command_line]);
+        command
+            .arg("-drive")
+            .arg(format!("file={},format=raw,if=virtio,snapshot=on,cache=unsafe", self.disk.display()));
+        let store = format!("memory-backend-file,id=store,size={STORE},share=on,mem-path=");
+        command.args(["-object", &(store + &self.store.display().to_string())]);
+        command.args(["-device", "acpi-erst,memdev=store", "-netdev", &format!("user,id=n0{forwards}")]);
+        command.args(["-device", "virtio-net-pci,netdev=n0,id=card", "-device", "virtio-rng-pci"]);
+        command
+    }
 }

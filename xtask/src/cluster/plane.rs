@@ -22,8 +22,33 @@ use crate::process;
 /// Services' addresses; the first is [`super::pki::SERVICE_ADDRESS`].
 const SERVICES: &str = "10.96.0.0/16";
 
+/// What the API server notes of requests: who asked for what, but for its own parts, its controllers, kubelets and people, who
+/// are most and of no interest. `tests/cluster/src/controller/audit.rs` reads it.
+const AUDIT: &str = r#"{
+  "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+  "rules": [
+    { "level": "None", "userGroups": ["system:masters", "system:nodes", "system:serviceaccounts:kube-system"] },
+    { "level": "Metadata", "userGroups": ["system:serviceaccounts"] },
+    { "level": "None" }
+  ]
+}"#;
+
 /// How long a server may take until it answers. Measured: etcd 1.3 s, API server 6 s; several times that on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// When nodes that are silent are given up with [`GivesUp::Soon`]: six renewals of the Leases of the rig's nodes.
+const SOON: Duration = Duration::from_secs(30);
+
+/// When the control plane gives a node up that is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivesUp {
+    /// After Kubernetes' own 50 s.
+    AsUsual,
+    /// Earlier: tests wait for it.
+    Soon,
+    /// Never: for thousands of Nodes whose Leases nobody can renew in time.
+    Never,
+}
 
 /// A running control plane. It ends when dropped, the API server's clients before it, etcd last.
 pub(crate) struct Plane {
@@ -50,7 +75,13 @@ struct Start<'a> {
 
 impl Plane {
     /// Starts everything and waits until pods could be made. `etcd` is its program, `nodes` the nodes' names.
-    pub(crate) fn start(tools: &Tools, etcd: &Path, directory: &Path, nodes: &[String]) -> Result<Self> {
+    pub(crate) fn start(
+        tools: &Tools,
+        etcd: &Path,
+        directory: &Path,
+        nodes: &[String],
+        gives_up: GivesUp,
+    ) -> Result<Self> {
         let start = Instant::now();
         let logs = directory.join("logs");
         fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
@@ -65,7 +96,7 @@ impl Plane {
         let here = Start { tools, pki: &pki, logs: &logs, etcd: etcd_port, peers, port, kubeconfig: &kubeconfig };
         let store = here.etcd(etcd, &directory.join("etcd"))?;
         let api = here.api_server(&hosts(directory, nodes)?)?;
-        let mut manager = here.manager(&manager_config, manager)?;
+        let mut manager = here.manager(&manager_config, manager, gives_up)?;
         let scheduler = here.scheduler(&scheduler_config, scheduler)?;
         manager.wait_until("the default service account is there", PATIENCE, || {
             Ok(here.asks(&["--namespace", "default", "get", "serviceaccount", "default"]))
@@ -105,7 +136,11 @@ impl Start<'_> {
         command.args(["--mount", "--", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
         command.arg(self.tools.path("kube-apiserver"));
         let file = |name: &str| self.pki.path(name).display().to_string();
+        let audit = self.logs.join("audit-policy.json");
+        fs::write(&audit, AUDIT).with_context(|| format!("write {}", audit.display()))?;
         let flags = [
+            ("audit-policy-file", audit.display().to_string()),
+            ("audit-log-path", self.logs.join("audit.log").display().to_string()),
             ("etcd-servers", format!("http://127.0.0.1:{}", self.etcd)),
             ("bind-address", "127.0.0.1".into()),
             ("secure-port", self.port.to_string()),
@@ -131,8 +166,17 @@ impl Start<'_> {
         Ok(server)
     }
 
-    fn manager(&self, kubeconfig: &Path, port: u16) -> Result<Server> {
+    fn manager(&self, kubeconfig: &Path, port: u16, gives_up: GivesUp) -> Result<Server> {
         let mut command = self.client("kube-controller-manager", kubeconfig, port);
+        match gives_up {
+            GivesUp::AsUsual => {}
+            GivesUp::Soon => {
+                command.arg(format!("--node-monitor-grace-period={}s", SOON.as_secs()));
+            }
+            GivesUp::Never => {
+                command.arg("--controllers=*,-node-lifecycle-controller");
+            }
+        }
         command.arg("--use-service-account-credentials=true");
         command.arg(format!("--service-account-private-key-file={}", self.pki.path("sa.key").display()));
         command.arg(format!("--root-ca-file={}", self.pki.path("ca.crt").display()));

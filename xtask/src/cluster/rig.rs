@@ -16,7 +16,7 @@ use super::{
     guest::{self, Parts},
     node::{self, Node, Spec},
     pki::SERVICE_ADDRESS,
-    plane::Plane,
+    plane::{GivesUp, Plane},
 };
 use crate::{
     build, deploy, image,
@@ -45,6 +45,8 @@ const PACKAGES: [&str; 7] =
 pub(crate) enum Extent {
     /// The control plane.
     Api,
+    /// The control plane, which gives no node up: for thousands of Nodes whose Leases nobody can renew in time.
+    Patient,
     /// The control plane and nodes that have no image of the product.
     Nodes,
     /// The control plane and nodes with the product's image.
@@ -60,6 +62,20 @@ pub(crate) struct Rig {
     directory: PathBuf,
 }
 
+impl Extent {
+    const fn has_nodes(self) -> bool {
+        matches!(self, Self::Nodes | Self::All)
+    }
+
+    const fn gives_up(self) -> GivesUp {
+        match self {
+            Self::Api => GivesUp::AsUsual,
+            Self::Patient => GivesUp::Never,
+            Self::Nodes | Self::All => GivesUp::Soon,
+        }
+    }
+}
+
 impl Rig {
     /// Starts a rig whose files are in `directory`, which is made anew. Nodes only begin to boot; [`Rig::wait`] waits for them. `binary` takes the place of our release build in the
     /// product's image.
@@ -72,14 +88,14 @@ impl Rig {
             fs::remove_dir_all(directory).with_context(|| format!("remove {}", directory.display()))?;
         }
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-        let specs = if extent == Extent::Api { Vec::new() } else { Spec::all()? };
+        let specs = if extent.has_nodes() { Spec::all()? } else { Vec::new() };
         let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
         let etcd = packages.join("usr/bin/etcd");
-        let plane = Plane::start(&tools, &etcd, directory, &names)
+        let plane = Plane::start(&tools, &etcd, directory, &names, extent.gives_up())
             .with_context(|| format!("start a control plane (its logs: {}/logs)", directory.display()))?;
         write_kubectl(directory, &tools.path("kubectl"), &plane.kubeconfig)?;
         let mut rig = Self { nodes: Vec::new(), plane, tools, extent, directory: directory.to_owned() };
-        if extent != Extent::Api {
+        if extent.has_nodes() {
             rig.start_nodes(&cache, &packages, specs, binary).context("start the nodes")?;
         }
         deploy::write_renderings(&directory.join(RENDERINGS)).context("render the chart for the tests")?;
@@ -109,7 +125,8 @@ impl Rig {
         let parts = Parts { packages, kubelet: &kubelet, provoke: &provoke, images: &archive };
         let disk = guest::make_disk(&self.directory, &parts)?;
         let (directory, api_port) = (self.directory.clone(), self.plane.port);
-        let start = node::Start { directory: &directory, init: &init, disk: &disk, pki: &self.plane.pki, api_port };
+        let (init, disk, pki) = (&*init, &*disk, &self.plane.pki);
+        let start = node::Start { directory: &directory, init, disk, pki, api_port, cache };
         for (spec, kernel) in specs.into_iter().zip(&kernels) {
             process::say(format_args!("boot {} with {}", spec.name, kernel.package));
             self.nodes.push(start.node(spec, kernel)?);
@@ -121,7 +138,7 @@ impl Rig {
     pub(crate) fn wait(&mut self) -> Result<()> {
         let begun = Instant::now();
         self.nodes.iter_mut().try_for_each(Node::wait)?;
-        if self.extent != Extent::Api {
+        if self.extent.has_nodes() {
             process::say(format_args!("all kubelets run after {} more", process::seconds(begun.elapsed())));
         }
         Ok(())

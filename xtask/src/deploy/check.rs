@@ -23,6 +23,26 @@ const ACCEPTED: &[(&str, &str)] = &[
     ("monitoring.prometheusRule.enabled=true", "alert: NodeOutOfMemory"),
     ("monitoring.dashboards.enabled=true", "detector-dashboard-oom"),
     ("cleanup.enabled=true", "args: [\"cleanup\""),
+    ("cleanup.enabled=true,netconsole.enabled=true", "mountPath: /sys/kernel/config"),
+    ("controller.enabled=true", "args: [\"controller\""),
+    ("controller.enabled=true,policies=false", "kind: PodDisruptionBudget"),
+    ("controller.enabled=true,controller.receiver.port=7000", "listen: '[::]:7000'"),
+    ("controller.enabled=true,criticalPodsQuota=true", "- system-cluster-critical"),
+    // All that a policy may want; tests/cluster/tests/api tries its rights.
+    (
+        "controller.enabled=true,controller.config.policy.mode=act,controller.config.policy.deletePods=true,\
+         controller.config.policy.release=outOfService,controller.config.policy.deleteNode=true",
+        "may not taint a node that is Ready",
+    ),
+    ("controller.enabled=true,controller.config.policy.podReasonKeys={example.org/why}", "'example.org/why'"),
+    ("netconsole.enabled=true", "args: [\"netconsole\""),
+    ("netconsole.enabled=true,netconsole.privileged=true", "path: /dev/kmsg"),
+    ("netconsole.enabled=true,netconsole.loadModule=true", "add: [SYS_MODULE, SYS_ADMIN]"),
+    ("netconsole.enabled=true,netconsole.config.receivers.fixed={10.0.0.1:6666}", "- 10.0.0.1:6666"),
+    (
+        "netconsole.enabled=true,controller.enabled=true,monitoring.serviceMonitor.enabled=true",
+        "detector-netconsole-metrics",
+    ),
     // Alerts and dashboards know the job by its name, whatever the objects are called.
     ("nameOverride=other,monitoring.serviceMonitor.enabled=true", "app.kubernetes.io/part-of: detector"),
 ];
@@ -59,6 +79,13 @@ const REFUSED: &[&str] = &[
     "paths.runtimes={/a:b}",
     "seccompProfile.type=None",
     "monitoring.nonsense.enabled=true",
+    "controller.config.policy.mode=perhaps",
+    "controller.config.policy.release=true",
+    "controller.config.metrics.listen=1.2.3.4:5",
+    "controller.config.policy.podReasonKeys={it's}",
+    "controller.replicas=0",
+    "netconsole.config.modules.load=true",
+    "netconsole.config.receivers.service.name=a",
 ];
 
 /// Runs all of them.
@@ -75,6 +102,7 @@ pub(crate) fn check() -> Result<()> {
         ensure!(render(&["--set", set]).is_err(), "the chart takes {set}, which its schema should refuse");
     }
     restarts()?;
+    rights()?;
     alerts()
 }
 
@@ -92,11 +120,40 @@ fn restarts() -> Result<()> {
     Ok(())
 }
 
+/// Rules of roles that a setting of the policy alone gives: the setting, and the line of the rule's verbs below its resources.
+const RIGHTS: &[(&str, &str)] = &[
+    ("mode=act", "resources: [nodes]\n    verbs: [patch]"),
+    ("mode=act", "resources: [pods/status]\n    verbs: [patch]"),
+    ("deletePods=true", "resources: [pods]\n    verbs: [delete]"),
+    ("release=forceDelete", "resources: [pods]\n    verbs: [delete]"),
+    ("deleteNode=true", "resources: [nodes]\n    verbs: [delete]"),
+];
+
+/// Who may not act has no right to; who may has no more than the policy wants.
+fn rights() -> Result<()> {
+    let rendered = |settings: &[&str]| {
+        let policy: String = settings.iter().map(|setting| format!(",controller.config.policy.{setting}")).collect();
+        let set = format!("controller.enabled=true{policy}");
+        render(&["--show-only", "templates/controller/rbac.yaml", "--set", &set]).with_context(|| format!("with {set}"))
+    };
+    let (default, act) = (rendered(&[])?, rendered(&["mode=act"])?);
+    for (setting, right) in RIGHTS {
+        ensure!(!default.contains(right), "render the chart: the controller has `{right}` in dry run");
+        ensure!(!rendered(&[setting])?.contains(right) || *setting == "mode=act", "`{right}` is given in dry run");
+        ensure!(
+            rendered(&["mode=act", setting])?.contains(right),
+            "render the chart with {setting}: there is no `{right}`"
+        );
+        ensure!(!act.contains(right) || *setting == "mode=act", "`{right}` is given without {setting}");
+    }
+    Ok(())
+}
+
 /// Writes the chart's manifests with each set of values that a user may set into `directory`, as `VALUES.yaml`.
 pub(crate) fn write_renderings(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     for (set, _) in ACCEPTED {
-        let file = directory.join(format!("{set}.yaml"));
+        let file = directory.join(format!("{}.yaml", set.replace('/', "|")));
         fs::write(&file, rendered_with(set)?).with_context(|| format!("write {}", file.display()))?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! What `deploy/` has that is made from something else, and the checks of the rest.
 //!
-//! The chart is the source of the plain YAML; `deploy/monitoring` is the source of the alerts and dashboards, of which the
-//! chart needs copies, because Helm reads nothing outside of a chart.
+//! The chart is the source of the plain YAML; `deploy/monitoring` is the source of the alerts and dashboards, and
+//! `deploy/crd` of the definition of incidents, of which the chart needs copies, because Helm reads nothing outside of a
+//! chart.
 
 mod check;
 mod manifest;
@@ -34,8 +35,12 @@ pub(crate) const MADE: &[Made] = &[
     ("deploy/chart/files/dashboards/agent.json", || source("dashboards/agent.json")),
     ("deploy/chart/files/dashboards/nodes.json", || source("dashboards/nodes.json")),
     ("deploy/chart/files/dashboards/oom.json", || source("dashboards/oom.json")),
+    ("deploy/chart/files/dashboards/incidents.json", || source("dashboards/incidents.json")),
+    ("deploy/chart/files/kernelincidents.yaml", || read(&path("deploy/crd/kernelincidents.yaml"))),
     ("deploy/chart/README.md", values_reference),
     ("deploy/detector.yaml", plain),
+    ("deploy/controller.yaml", || part(CONTROLLER_HEADER, "controller")),
+    ("deploy/netconsole.yaml", || part(NETCONSOLE_HEADER, "netconsole")),
     ("deploy/monitoring/operator.yaml", for_operator),
 ];
 
@@ -47,8 +52,26 @@ const PLAIN_HEADER: &str = "\
 # The admission policies stand before the rights that they narrow. docs/install.md tells how to upgrade and remove it.
 ";
 
+const CONTROLLER_HEADER: &str = "\
+# `detector controller` with the default values of the chart, made from deploy/chart by `cargo xtask gen`.
+#
+#   kubectl apply --server-side -f controller.yaml
+#
+# It writes down what it hears and sees, and does nothing to nodes and pods: what it is given no right to follows from
+# `policy` in its settings. docs/remediation.md tells how to let it act; that takes the chart, which gives the rights.
+";
+
+const NETCONSOLE_HEADER: &str = "\
+# `detector netconsole` with the default values of the chart, made from deploy/chart by `cargo xtask gen`.
+#
+#   kubectl apply --server-side -f netconsole.yaml
+#
+# Nodes need the kernel module netconsole and configfs (docs/netconsole.md), and detector-controller to speak to.
+";
+
 const OPERATOR_HEADER: &str = "\
-# Scraping and alerts for the Prometheus operator, beside deploy/detector.yaml. Made from deploy/chart by `cargo xtask gen`.
+# Scraping and alerts for the Prometheus operator, beside deploy/detector.yaml, deploy/controller.yaml and
+# deploy/netconsole.yaml. Made from deploy/chart by `cargo xtask gen`.
 ";
 
 fn path(name: &str) -> PathBuf {
@@ -73,9 +96,21 @@ fn plain() -> Result<String> {
     Ok(format!("{PLAIN_HEADER}{}", manifest::ordered(&rendered)?))
 }
 
+/// What a program besides the agent consists of, in one file: all of its folder of templates.
+fn part(header: &str, name: &str) -> Result<String> {
+    let (templates, sets) = (format!("templates/{name}/*.yaml"), format!("namespace.create=true,{name}.enabled=true"));
+    let rendered = render(&["--show-only", "templates/namespace.yaml", "--show-only", &templates, "--set", &sets])?;
+    Ok(format!("{header}{}", manifest::ordered(&rendered)?))
+}
+
 fn for_operator() -> Result<String> {
-    let sets = "monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true";
-    let rendered = render(&["--show-only", "templates/monitoring.yaml", "--set", sets])?;
+    let sets = "monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true,controller.enabled=true,\
+                netconsole.enabled=true";
+    let mut words = vec!["--set", sets];
+    for template in ["templates/monitoring.yaml", "templates/*/monitoring.yaml"] {
+        words.extend(["--show-only", template]);
+    }
+    let rendered = render(&words)?;
     Ok(format!("{OPERATOR_HEADER}{}", manifest::ordered(&rendered)?))
 }
 

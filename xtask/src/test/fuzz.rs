@@ -3,6 +3,8 @@
 //! libFuzzer needs to see which edges of the code an input reached. The compiler pass that tells is part of LLVM and can
 //! be switched on from stable Rust, so no nightly is needed; what is missing against `cargo fuzz` are the sanitizers.
 
+mod seeds;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,7 +25,7 @@ use crate::{
 const SECONDS: u32 = 10;
 
 /// Largest input, in bytes: above the largest record of the ring (1,088) with room for several.
-const INPUT_BYTES: u32 = 4096;
+const INPUT_BYTES: usize = 4096;
 
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -88,6 +90,11 @@ fn fuzz(target: &Path, corpora: &Path) -> Result<String> {
         .args(["-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1"])
         .arg(format!("-artifact_prefix={}/", findings.display()))
         .arg(&corpus);
+    // Directories after the first are only read.
+    let seeds = corpora.join(&name).join("seeds");
+    if seeds::plant(&name, &seeds)? {
+        command.arg(&seeds);
+    }
     let attempt = format!("fuzz {name} (an input that breaks it is kept in {})", findings.display());
     let output = process::output(&mut command, &attempt)?;
     let said = process::both_streams(&output);

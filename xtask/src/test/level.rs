@@ -16,6 +16,9 @@ const FULL_OUTAGE_SECONDS: u32 = 600;
 /// Kills on a node during which its agent is killed, with `--full`; 60 otherwise.
 const FULL_NODE_KILLS: u32 = 1000;
 
+/// The package of the tests of the level `cluster`.
+const CLUSTER_TESTS: [&str; 2] = ["--package", "detector-cluster-tests"];
+
 /// A part of the level `cluster`: a test program of `tests/cluster`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
@@ -23,16 +26,25 @@ pub(crate) enum Part {
     Api,
     /// What needs the control plane and an agent on this machine; needs root.
     Agent,
+    /// What needs a control plane of its own and controllers on this machine.
+    Controller,
     /// What needs nodes.
     Node,
+    /// What ends nodes: panics, power cuts.
+    LastWords,
 }
+
+/// All parts in their order: nodes die last.
+const PARTS: [Part; 5] = [Part::Api, Part::Agent, Part::Controller, Part::Node, Part::LastWords];
 
 impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
             Self::Agent => "agent",
+            Self::Controller => "controller",
             Self::Node => "node",
+            Self::LastWords => "last_words",
         }
     }
 }
@@ -130,24 +142,40 @@ fn as_root(command: &mut Command, variables: &str) {
 /// never waits for a compiler.
 fn cluster(options: &Options) -> Result<Outcome> {
     let chosen = |part: Part| options.only.is_none_or(|only| only == part);
-    let package = ["--package", "detector-cluster-tests"];
     let mut compile = cargo_test();
-    process::long(compile.args(package).arg("--no-run"), "build the tests of the cluster", "2 minutes the first time")?;
-    let extent = if chosen(Part::Node) { cluster::Extent::All } else { cluster::Extent::Api };
+    let compile = compile.args(CLUSTER_TESTS).arg("--no-run");
+    process::long(compile, "build the tests of the cluster", "2 minutes the first time")?;
+    if options.only == Some(Part::Controller) {
+        return with_controller(options);
+    }
+    let with_nodes = chosen(Part::Node) || chosen(Part::LastWords);
+    let extent = if with_nodes { cluster::Extent::All } else { cluster::Extent::Api };
     let mut rig = cluster::Rig::start(&workspace::target().join("rig-test"), extent, None)?;
     let mut outcome = Outcome::default();
-    for part in [Part::Api, Part::Agent, Part::Node].into_iter().filter(|part| chosen(*part)) {
-        let mut command = cargo_test();
-        command.args(package).args(["--test", part.name(), "--"]).args(&options.cases);
-        command.env(cluster::VARIABLE, rig.facts()).env("RUST_BACKTRACE", "0");
-        // What these measure is to be seen also when they pass.
-        if matches!(part, Part::Agent | Part::Node) {
-            command.arg("--show-output");
-        }
-        if part == Part::Agent {
-            with_agent(&mut command, options)?;
-        }
-        if part == Part::Node {
+    for part in PARTS.into_iter().filter(|part| chosen(*part)) {
+        outcome = outcome + run_part(part, &mut rig, options)?;
+    }
+    outcome.failed += died(&mut rig);
+    if outcome.failed > 0 {
+        println!("level cluster: the logs of servers and guests stay in {}", rig.logs().display());
+    }
+    Ok(outcome)
+}
+
+/// One if a server of the rig died: that explains the tests that failed, and is a failure without any.
+fn died(rig: &mut cluster::Rig) -> u32 {
+    let Err(error) = rig.must_run() else { return 0 };
+    println!("{error:#}");
+    1
+}
+
+fn run_part(part: Part, rig: &mut cluster::Rig, options: &Options) -> Result<Outcome> {
+    let mut command = of_part(part, rig, options);
+    match part {
+        Part::Api => {}
+        Part::Agent => with_agent(&mut command, options)?,
+        Part::Controller => return with_controller(options),
+        Part::Node => {
             // Dashboards and alerts are asked of a real Prometheus, which lies beside promtool.
             let promtool = prometheus::ensure_promtool()?;
             command.env("DETECTOR_PROMETHEUS", promtool.with_file_name("prometheus"));
@@ -157,15 +185,39 @@ fn cluster(options: &Options) -> Result<Outcome> {
             }
             command.args(["--test-threads", &NODE_TESTS_AT_A_TIME.to_string()]);
         }
-        outcome = outcome + libtest::run(&mut command)?;
+        Part::LastWords => {
+            rig.wait()?;
+            command.env("DETECTOR_BIN", build::detector()?).args(["--test-threads", "1"]);
+            if options.full {
+                command.arg("--include-ignored");
+            }
+        }
     }
-    // A server that died explains the tests that failed, and is a failure without any.
-    if let Err(error) = rig.must_run() {
-        println!("{error:#}");
-        outcome.failed += 1;
+    libtest::run(&mut command)
+}
+
+/// The tests of a part, against a rig.
+fn of_part(part: Part, rig: &cluster::Rig, options: &Options) -> Command {
+    let mut command = cargo_test();
+    command.args(CLUSTER_TESTS).args(["--test", part.name(), "--"]).args(&options.cases);
+    command.env(cluster::VARIABLE, rig.facts()).env("RUST_BACKTRACE", "0");
+    // What the others measure is to be seen also when they pass.
+    if part != Part::Api {
+        command.arg("--show-output");
     }
+    command
+}
+
+/// The tests of controllers have a control plane of their own: a controller looks after all Nodes that there are, and those of
+/// other tests live and die as they like. For the same reason they run one after the other.
+fn with_controller(options: &Options) -> Result<Outcome> {
+    let mut rig = cluster::Rig::start(&workspace::target().join("rig-controller"), cluster::Extent::Api, None)?;
+    let mut command = of_part(Part::Controller, &rig, options);
+    command.env("DETECTOR_BIN", build::detector()?).args(["--test-threads", "1"]);
+    let mut outcome = libtest::run(&mut command)?;
+    outcome.failed += died(&mut rig);
     if outcome.failed > 0 {
-        println!("level cluster: the logs of servers and guests stay in {}", rig.logs().display());
+        println!("the logs of controllers stay in {}", rig.logs().display());
     }
     Ok(outcome)
 }

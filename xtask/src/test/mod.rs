@@ -27,8 +27,9 @@ pub(crate) struct Options {
     /// levels before.
     #[arg(long = "kernel", value_name = "SERIES", num_args = 1..)]
     series: Vec<String>,
-    /// Level `vm`: every kernel × rung × case instead of the representative matrix. Level `cluster`: an outage of ten
-    /// minutes, and 1,000 kills during which a node's agent is killed.
+    /// Level `vm`: every kernel × rung × case instead of the representative matrix, and each class of panic on several
+    /// kernels. Level `cluster`: an outage of ten minutes, 1,000 kills during which a node's agent is killed, and a panic
+    /// without us to compare with.
     #[arg(long)]
     full: bool,
     /// Levels `vm` and `cluster`: cases to run, such as `hang`, or parts of tests' names; all if not given.
@@ -41,7 +42,8 @@ pub(crate) struct Options {
     /// Level `vm`: write what `detector doctor` says of each kernel into `tests/fixtures/doctor`, instead of comparing.
     #[arg(long)]
     record: bool,
-    /// Level `cluster`: only the tests that need no nodes, those of an agent on this machine, or those with nodes.
+    /// Level `cluster`: only the tests that need no nodes, those of an agent or of controllers on this machine, those
+    /// with nodes, or those that end nodes.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
 }

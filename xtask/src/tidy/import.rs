@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "detector/src/controller/incident/",
     "detector/src/controller/remediation/plan.rs",
     "detector/src/controller/remediation/budget.rs",
+    "detector/src/controller/remediation/reason.rs",
 ];
 
 /// Files in a pure folder that are not pure.

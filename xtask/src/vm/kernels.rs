@@ -152,6 +152,34 @@ fn fetch(cache: &Path, series: &Series, apt: &Apt) -> Result<()> {
     Ok(fs::write(&stamp, chosen)?)
 }
 
+/// Modules of these names out of the package that `kernel` came from, in the order of loading; kept in the cache as `purpose`.
+pub(crate) fn more_modules(cache: &Path, kernel: &Kernel, purpose: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let target = cache.join(format!("modules-{purpose}")).join(kernel.series);
+    let (stamp, modules) = (target.join(STAMP), target.join(MODULES));
+    let wanted = format!("{} {}", kernel.package, names.join(" "));
+    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return modules::list(&modules);
+    }
+    // From 7.x on modules have a package of their own.
+    let package = kernel.package.replace("linux-binary-", "linux-modules-");
+    println!("vm: {} downloads {package} for its modules", kernel.series);
+    if target.exists() {
+        fs::remove_dir_all(&target)?;
+    }
+    let unpacked = target.join("unpacked");
+    fs::create_dir_all(&unpacked)?;
+    let apt = Apt::configure(&cache.join("apt"), &SUITES)?;
+    apt.download(&package, &target).with_context(|| format!("downloading {package}"))?;
+    for file in files(&target)?.iter().filter(|file| file.extension().is_some_and(|ending| ending == "deb")) {
+        output(Command::new("dpkg-deb").arg("-x").arg(file).arg(&unpacked))?;
+        fs::remove_file(file)?;
+    }
+    modules::take_out_these(names, &files(&unpacked)?, &modules)?;
+    fs::remove_dir_all(&unpacked)?;
+    fs::write(&stamp, wanted)?;
+    modules::list(&modules)
+}
+
 /// Keeps the image and some modules out of everything unpacked.
 fn take_out(unpacked: &Path, target: &Path) -> Result<()> {
     let all = files(unpacked)?;

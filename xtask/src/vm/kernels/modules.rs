@@ -18,8 +18,13 @@ const DEPENDS: &[u8] = b"depends=";
 /// Unpacks what is wanted out of `files`, all files of a kernel, into `directory`: `00-virtio.ko` and so on, sorted as they
 /// must be loaded.
 pub(super) fn take_out(files: &[PathBuf], directory: &Path) -> Result<()> {
+    take_out_these(&WANTED, files, directory)
+}
+
+/// The same for modules of these names, each behind those that it depends on.
+pub(super) fn take_out_these(names: &[&str], files: &[PathBuf], directory: &Path) -> Result<()> {
     let mut ordered = Vec::new();
-    for name in WANTED {
+    for name in names {
         add(name, files, &mut ordered)?;
     }
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;

@@ -3,42 +3,42 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::command::tail;
+use crate::vm::command::tail;
 
 /// What the guest said about one case and method.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(in crate::vm) struct Line {
     /// Name of the case.
-    pub(super) case: String,
+    pub(in crate::vm) case: String,
     /// Method, or `kernel` for the kernel's own counts.
-    pub(super) method: String,
+    pub(in crate::vm) method: String,
     /// What was wrong; `None`: nothing.
-    pub(super) wrong: Option<String>,
+    pub(in crate::vm) wrong: Option<String>,
 }
 
 /// All that a guest said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(in crate::vm) struct Verdict {
     /// In its order.
-    pub(super) lines: Vec<Line>,
+    pub(in crate::vm) lines: Vec<Line>,
     /// What `detector doctor` answered; `None`: it was not asked.
-    pub(super) doctor: Option<Value>,
+    pub(in crate::vm) doctor: Option<Value>,
 }
 
 impl Verdict {
     /// Cases and methods without complaint.
-    pub(super) fn passed(&self) -> u32 {
+    pub(in crate::vm) fn passed(&self) -> u32 {
         self.lines.len() as u32 - self.failed()
     }
 
     /// Cases and methods with complaints.
-    pub(super) fn failed(&self) -> u32 {
+    pub(in crate::vm) fn failed(&self) -> u32 {
         self.lines.iter().filter(|line| line.wrong.is_some()).count() as u32
     }
 }
 
 /// Reads a console's text. Without the closing verdict, or with one that does not fit the lines, it is an error.
-pub(super) fn parse(console: &str) -> Result<Verdict> {
+pub(in crate::vm) fn parse(console: &str) -> Result<Verdict> {
     let end = console.lines().find_map(|line| marked(line, "VERDICT "));
     let end = end.with_context(|| format!("the guest gave no verdict; the end of its console:\n{}", tail(console)))?;
     let count = |key: &str| end.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u32>().ok());

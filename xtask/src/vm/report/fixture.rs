@@ -26,7 +26,7 @@ const TEXT: &str = "*";
 const MOST: usize = 6;
 
 /// Adds a line on `doctor` to the verdict of a guest that asked it; with `record` writes the fixture anew.
-pub(super) fn judge(judged: &mut Judged, record: bool) {
+pub(in crate::vm) fn judge(judged: &mut Judged, record: bool) {
     let Ok(verdict) = &mut judged.verdict else { return };
     let Some(answer) = verdict.doctor.take() else { return };
     let answer = stable(answer);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Judged, verdict::Line};
 
 /// Renders all results: one line per case and method, one column per kernel, and below it the reasons of all failures.
-pub(super) fn render(judged: &[Judged]) -> String {
+pub(in crate::vm) fn render(judged: &[Judged]) -> String {
     let rows = rows(judged);
     let width = rows.iter().map(|(case, method)| case.len() + method.len() + 1).max().unwrap_or(0).max(12);
     let mut text = String::new();
@@ -64,8 +64,9 @@ fn reasons(judged: &Judged) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::verdict;
     use super::*;
-    use crate::vm::{kernels::Kernel, verdict};
+    use crate::vm::kernels::Kernel;
 
     #[test]
     fn failures_stand_below_the_table_with_their_reasons() {
