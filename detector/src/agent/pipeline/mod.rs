@@ -210,13 +210,17 @@ impl<'a> Pipeline<'a> {
         self.end_batch()
     }
 
-    /// A detector that began after the start has this method, or none.
+    /// Detectors that began after the start have these methods, or none. What was noted meanwhile is told at once: from now
+    /// on nothing is left of the start that others could miss.
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn attached_late(&mut self, status: &Status) -> Result<(), AgentError> {
-        self.set_method(status.detector, status.method);
-        self.sink.attached(status).and_then(|()| self.sink.flush()).map_err(AgentError::Output)
+    pub fn attached_late(&mut self, statuses: &[Status]) -> Result<(), AgentError> {
+        for status in statuses {
+            self.set_method(status.detector, status.method);
+            self.sink.attached(status).map_err(AgentError::Output)?;
+        }
+        self.tell_notices()
     }
 
     /// From now on times are told by this measurement.
@@ -398,6 +402,10 @@ impl<'a> Pipeline<'a> {
         self.tell_containers()?;
         self.note_errors();
         self.tell_counts();
+        self.tell_notices()
+    }
+
+    fn tell_notices(&mut self) -> Result<(), AgentError> {
         for notice in self.notices.take_due((self.clock)()) {
             self.sink.notice(&notice).map_err(AgentError::Output)?;
         }

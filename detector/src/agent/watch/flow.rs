@@ -163,7 +163,7 @@ impl<'a> Flow<'a> {
         refuse_blindness(&self.ladders)?;
         self.sources.settle();
         note_pins(&mut self.pipeline, &self.sources);
-        attached.iter().try_for_each(|status| self.pipeline.attached_late(status))?;
+        self.pipeline.attached_late(&attached)?;
         if last_words::are_prepared(&self.ladders) {
             last_words::begin(&mut self.pipeline, &mut self.sources);
         } else {

@@ -8,7 +8,7 @@ use detector::{
         locate::InPlace,
         pipeline::Pipeline,
         problem::Transition,
-        sink::{Handover, MethodChange, Notice, Started, Summary},
+        sink::{Handover, MethodChange, Notice, Stage, Started, Status, Summary},
         source::bpf::health::{Dropped, UNCOUNTED_KILLS},
     },
     clock::WallClock,
@@ -101,6 +101,21 @@ fn what_was_dropped_is_told_by_one_run_and_not_by_the_next() {
     let (told, saved) = run(&Handover::default(), &[&[marks(3)]]);
     assert_eq!(told, [("oom_mark", 3)]);
     assert_eq!(run(&saved, &[&[marks(3)]]).0, []);
+}
+
+#[test]
+fn what_another_version_left_is_told_with_the_detectors_that_begin_last() {
+    let machine = Machine::version_1();
+    let mut ledger = Ledger::default();
+    let now = || SECOND;
+    let reader = Box::new(InPlace::new(machine.root()));
+    let started = Pipeline::resume(&mut ledger, machine.root(), None, &now, reader, &Handover::default().cgroups);
+    let mut pipeline = started.expect("a hierarchy");
+    pipeline.note_many(Stage::Decode, "abi", 6, || "left unread".to_owned());
+    let panic = Status { detector: Detector::Panic, method: Some(Method::Kprobe), refused: Vec::new() };
+    pipeline.attached_late(&[panic]).expect("a ledger takes all");
+    drop(pipeline);
+    assert_eq!(ledger.told, [("abi", 6)]);
 }
 
 #[test]
