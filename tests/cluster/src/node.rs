@@ -2,6 +2,7 @@
 //! test guests and of nothing that is shipped (`tests/vm/src/bin/node`).
 
 mod machine;
+mod object;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-pub use self::machine::Machine;
+pub use self::{machine::Machine, object::NodeObject};
 use crate::{Metrics, Rig, facts::NodeFacts, wait};
 
 /// How long a command in a guest may take.
