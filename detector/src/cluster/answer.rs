@@ -135,7 +135,11 @@ pub fn meaning(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
             Outcome::Retry { after: None, reason }
         }
         StatusCode::CONFLICT => Outcome::AlreadyThere,
-        StatusCode::NOT_FOUND => Outcome::Gone(reason),
+        StatusCode::NOT_FOUND if status.as_ref().is_some_and(|status| status.reason == "NotFound") => {
+            Outcome::Gone(reason)
+        }
+        // Of a proxy, or of a server that does not know the kind yet: nothing is said of the object.
+        StatusCode::NOT_FOUND => Outcome::Retry { after: after(headers, status.as_ref()), reason },
         StatusCode::FORBIDDEN if status.as_ref().is_some_and(Status::is_of_an_ending_namespace) => {
             Outcome::Gone(reason)
         }
@@ -210,6 +214,7 @@ mod tests {
     #[case::token_expired(401)]
     #[case::forbidden(403)]
     #[case::too_many(429)]
+    #[case::not_found_by_a_proxy(404)]
     #[case::internal(500)]
     #[case::bad_gateway(502)]
     #[case::unavailable(503)]
@@ -248,8 +253,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_gone() {
-        assert!(matches!(of(404, &status("NotFound", "namespaces \"x\" not found")), Outcome::Gone(_)));
-        assert!(matches!(of(404, "<html>"), Outcome::Gone(_)));
+        assert!(matches!(of(404, &status("NotFound", "namespaces x not found")), Outcome::Gone(_)));
+        assert!(matches!(of(404, "404 page not found"), Outcome::Retry { .. }), "it does not know the kind");
+        assert!(matches!(of(404, "<html>"), Outcome::Retry { .. }), "a proxy does not know");
     }
 
     #[rstest]

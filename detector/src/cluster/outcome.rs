@@ -9,8 +9,8 @@ pub enum Outcome {
     Done,
     /// It stood already (409 on a name that we chose).
     AlreadyThere,
-    /// What it was to change, or the namespace that it was to stand in, is there no more or about to go (404, or 403 while
-    /// the namespace ends); why, in a sentence. No error: objects come and go.
+    /// What it was to change, or the namespace that it was to stand in, is there no more or about to go (404 by the API server
+    /// itself, or 403 while the namespace ends); why, in a sentence. No error: objects come and go.
     Gone(String),
     /// It will never stand, and asking again is no use; why, in a sentence.
     Final(String),
