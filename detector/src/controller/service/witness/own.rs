@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    contract::incident::{EvidenceEntry, EvidenceKind, KernelIncident},
-    controller::incident::{Evidence, Fact, Testimony, testimony::LEADER},
+    contract::incident::{EvidenceEntry, KernelIncident},
+    controller::incident::{
+        Evidence, Fact, Testimony,
+        testimony::{self, LEADER},
+    },
 };
 
 /// Replicas whose words stand in one incident at most: each has up to four entries, and with those of the leader they have to
@@ -70,16 +73,19 @@ fn witnesses(incident: &KernelIncident) -> BTreeSet<&str> {
     evidence.filter_map(|entry| entry.id.split_once('/')).map(|(who, _)| who).filter(|who| *who != LEADER).collect()
 }
 
-/// Whether `fact` adds nothing to what stands: a sign of life is one, whoever heard it, and enough have told of a panic.
+/// Whether `fact` adds nothing to what stands: a sign of life is one, and so is what it says, whoever heard it; and enough
+/// have told of a panic.
 pub(super) fn is_known(fact: &Evidence, incident: &KernelIncident, witness: &str) -> bool {
-    let Fact::Spoke { findings, author, .. } = &fact.fact else { return false };
+    let Fact::Spoke { findings, .. } = &fact.fact else { return false };
     let all = witnesses(incident);
     if all.len() >= MAX_WITNESSES && !all.contains(witness) {
         return true;
     }
-    let mut evidence = incident.status.iter().flat_map(|status| &status.evidence);
-    findings.panic.is_none()
-        && evidence.any(|entry| entry.kind == EvidenceKind::KernelSpoke && entry.confidence >= *author)
+    let stands = |new: &EvidenceEntry| {
+        let mut evidence = incident.status.iter().flat_map(|status| &status.evidence);
+        evidence.any(|old| old.kind == new.kind && old.message == new.message && old.confidence >= new.confidence)
+    };
+    findings.panic.is_none() && testimony::of(fact, witness).evidence.iter().all(stands)
 }
 
 /// What stands in the incident of ours.
@@ -120,7 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         contract::incident::{Confidence, KernelIncidentSpec, KernelIncidentStatus, LogExcerpt, MAX_EVIDENCE, Origin},
-        controller::{decode::Findings, incident::testimony},
+        controller::decode::Findings,
     };
 
     fn spoke(panic: Option<&str>, author: Confidence) -> Evidence {
@@ -147,6 +153,13 @@ mod tests {
         assert!(is_known(&life, &told, "a") && is_known(&life, &told, "of-a-later-roll-out"));
         assert!(!is_known(&spoke(None, Confidence::Medium), &told, "b"), "one that is surer says more");
         assert!(!is_known(&spoke(Some("x"), Confidence::Low), &told, "b"), "a panic is no sign of life");
+        let mut locked = spoke(None, Confidence::Low);
+        if let Fact::Spoke { findings, .. } = &mut locked.fact {
+            findings.signature = Some("watchdog: BUG: soft lockup".to_owned());
+        }
+        assert!(!is_known(&locked, &told, "a"), "it says what happens to it");
+        let told = incident(&[testimony::of(&locked, "a")]);
+        assert!(is_known(&locked, &told, "a") && is_known(&life, &told, "b"));
     }
 
     #[test]
