@@ -75,7 +75,7 @@ impl Basic {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.begun.len() + self.remembered.len() * size_of::<(u64, Duration)>()
+        self.begun.capacity() + self.remembered.capacity() * size_of::<(u64, Duration)>()
     }
 
     fn was_heard(&mut self, bytes: &[u8], at: Duration) -> bool {
@@ -97,6 +97,7 @@ impl Basic {
     fn give(&mut self, torn: bool, counts: &mut Counts, heard: &mut Vec<Heard>) {
         let (text, cut) = text::printable(&self.begun, false);
         self.begun.clear();
+        self.begun.shrink_to(MAX_CHUNK);
         self.goes_on = false;
         if text.is_empty() {
             return;

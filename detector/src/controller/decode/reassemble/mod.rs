@@ -147,11 +147,12 @@ impl Stream {
         self.counts
     }
 
-    /// Bytes of memory that it holds, roughly; never more than
-    /// `MAX_HELD_BYTES + `[`super::text::MAX_LINE_BYTES`]` + 32 * `[`MAX_REMEMBERED`].
+    /// Bytes of memory that it holds, roughly, room that is not used included; never more than [`MAX_HELD_BYTES`] and as much
+    /// again.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.held_bytes + self.basic.bytes() + self.remembered.len() * size_of::<(u64, Duration)>()
+        let spare = (self.held.capacity() - self.held.len()) * size_of::<Slot>();
+        self.held_bytes + spare + self.basic.bytes() + self.remembered.capacity() * size_of::<(u64, Duration)>()
     }
 
     fn record(&mut self, record: &Record<'_>, at: Duration, heard: &mut Vec<Heard>) {
@@ -254,6 +255,10 @@ impl Stream {
     fn give_first(&mut self, heard: &mut Vec<Heard>) {
         let Some(slot) = self.held.pop_front() else { return };
         self.held_bytes -= slot.bytes();
+        if self.held.is_empty() {
+            // Thousands of kernels may have had a burst, and be silent since. What comes in order is never held.
+            self.held = VecDeque::new();
+        }
         self.give(slot, heard);
     }
 

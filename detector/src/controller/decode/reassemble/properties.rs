@@ -115,8 +115,7 @@ proptest! {
             if let Ok(frame) = frame::parse(&bytes) {
                 stream.push(frame, at(now), &mut heard);
             }
-            let bound = MAX_HELD_BYTES + 2 * MAX_LINE_BYTES + 32 * MAX_REMEMBERED;
-            prop_assert!(stream.bytes() <= bound, "{}", stream.bytes());
+            prop_assert!(stream.bytes() <= 2 * MAX_HELD_BYTES, "{}", stream.bytes());
             prop_assert!(stream.held.len() <= MAX_HELD_RECORDS + 1);
             prop_assert_eq!(stream.held_bytes, stream.held.iter().map(Slot::bytes).sum::<usize>());
         }

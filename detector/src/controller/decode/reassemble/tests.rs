@@ -212,6 +212,18 @@ fn a_basic_time_that_goes_back_is_another_boot() {
 }
 
 #[test]
+fn after_a_burst_a_stream_keeps_little_room() {
+    let mut fed = Fed::default();
+    fed.bytes(&[b'x'; 1000], 0).bytes(&[b'y'; 1000], 1).bytes(&[b'z'; 1000], 2);
+    for sequence in 1..=60 {
+        fed.record(2 * sequence, sequence, "a", 3);
+    }
+    assert!(fed.stream.bytes() > 16 * 1024, "{}", fed.stream.bytes());
+    assert_eq!(fed.flushed(1000).len(), 61);
+    assert!(fed.stream.bytes() < 4 * 1024, "{}", fed.stream.bytes());
+}
+
+#[test]
 fn a_new_stream_holds_no_memory() {
     assert_eq!(Stream::new().bytes(), 0);
 }
