@@ -13,7 +13,7 @@ use crate::{
     controller::{
         incident::{
             NodeFacts,
-            store::known::{IncidentUpdate, MAX_INCIDENTS, is_closed},
+            store::known::{IncidentUpdate, MAX_INCIDENTS, SeenIncident, is_closed},
         },
         source::{
             netconsole::Receiver,
@@ -130,8 +130,12 @@ pub(super) async fn incidents(core: &Core, mut updates: mpsc::Receiver<IncidentU
     let mut nodes: BTreeMap<String, String> = BTreeMap::new();
     while let Some(update) = updates.recv().await {
         let ends = matches!(update, Update::ListEnds);
-        if let Update::Refused { reason } | Update::Failed { reason } = &update {
-            warn!(reason, "incidents are not watched");
+        match &update {
+            Update::Refused { reason } | Update::Failed { reason } => warn!(reason, "incidents are not watched"),
+            Update::Seen(SeenIncident::Unreadable { name, reason }) => {
+                warn!(incident = name, reason, "an incident cannot be read: nothing is done of it");
+            }
+            _ => {}
         }
         let changed = core.incidents.borrow_mut().take(update);
         {

@@ -28,6 +28,8 @@ pub enum SeenIncident {
     Unreadable {
         /// Its name.
         name: String,
+        /// What is not known.
+        reason: String,
     },
 }
 
@@ -48,14 +50,14 @@ impl Incidents {
         match update {
             Update::ListBegins => self.listed = Some(BTreeSet::new()),
             Update::Seen(SeenIncident::Readable(incident)) => return self.seen(*incident).into_iter().collect(),
-            Update::Seen(SeenIncident::Unreadable { name }) => {
+            Update::Seen(SeenIncident::Unreadable { name, .. }) => {
                 self.unreadable += 1;
                 return self.remove(name).into_iter().collect();
             }
             Update::Gone(SeenIncident::Readable(incident)) => {
                 return incident.metadata.name.and_then(|name| self.remove(name)).into_iter().collect();
             }
-            Update::Gone(SeenIncident::Unreadable { name }) => return self.remove(name).into_iter().collect(),
+            Update::Gone(SeenIncident::Unreadable { name, .. }) => return self.remove(name).into_iter().collect(),
             Update::ListEnds => {
                 let listed = self.listed.take().unwrap_or_default();
                 self.complete = true;
@@ -191,7 +193,7 @@ impl<'de> Deserialize<'de> for WatchedIncident {
         let metadata = ObjectMeta { name: name.clone(), resource_version, ..ObjectMeta::default() };
         let seen = match serde_json::from_value(object) {
             Ok(incident) => SeenIncident::Readable(Box::new(incident)),
-            Err(_) => SeenIncident::Unreadable { name: name.unwrap_or_default() },
+            Err(error) => SeenIncident::Unreadable { name: name.unwrap_or_default(), reason: error.to_string() },
         };
         Ok(Self { metadata, seen })
     }
