@@ -63,8 +63,11 @@ async fn page(arguments: &Arguments) -> Result<String> {
             if json {
                 return text(&incident);
             }
-            // Whoever may read incidents may not read events.
-            let events = events(access.client, name).await.unwrap_or_default();
+            // Whoever may read incidents may not read events: the rest is shown all the same.
+            let events = events(access.client, name).await.unwrap_or_else(|cause| {
+                eprintln!("detector: events about {name} are not shown: {cause:#}");
+                Vec::new()
+            });
             Ok(page::timeline(&incident, &events, now, Screen::of_standard_output()))
         }
         None => {
