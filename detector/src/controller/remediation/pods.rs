@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | any other | yes | yes |
 //! | of a DaemonSet | yes | no: it would be made anew on the dead node |
-//! | in a namespace that opted out | yes | no |
+//! | in a namespace that opted out, or that cannot be read | yes | no |
 //! | mirror of a static pod | no | no: it is the kubelet's |
 //! | ended before the node did | no | no |
 
@@ -30,6 +30,18 @@ use crate::{
 /// few enough that several nodes may be served at once.
 const AT_ONCE: usize = 8;
 
+/// What the namespace of a pod wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// To be left alone ([`crate::contract::remediation::OPT_OUT`]).
+    OptedOut,
+    /// Nobody knows: it cannot be read.
+    Unread,
+}
+
 /// A pod as steps see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -47,8 +59,8 @@ pub struct Target {
     pub ended: bool,
     /// `metadata.deletionTimestamp`.
     pub deletion: Option<Timestamp>,
-    /// Its namespace opted out ([`crate::contract::remediation::OPT_OUT`]).
-    pub opted_out: bool,
+    /// What its namespace wants.
+    pub wish: Wish,
     /// Incident whose reason it carries ([`crate::contract::remediation::INCIDENT_ANNOTATION`]).
     pub incident: Option<String>,
 }
@@ -62,22 +74,37 @@ pub enum Left {
     Mirror,
     /// In a namespace that opted out.
     OptedOut,
+    /// In a namespace that cannot be read.
+    Unread,
     /// Ended before the node did.
     Ended,
 }
 
 impl Left {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::DaemonSet, Self::Mirror, Self::OptedOut, Self::Ended];
+    pub const ALL: [Self; 5] = [Self::DaemonSet, Self::Mirror, Self::OptedOut, Self::Unread, Self::Ended];
 
-    /// In words, as they stand in messages; of one pod alone [`crate::controller::source::pods::NodePod::left`] says it.
+    /// Of any number of pods, as messages say it.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
             Self::DaemonSet => "of a DaemonSet",
             Self::Mirror => "mirror of a static pod",
             Self::OptedOut => "in a namespace that opted out",
+            Self::Unread => "in a namespace that cannot be read",
             Self::Ended => "ended before",
+        }
+    }
+
+    /// Of one pod, as the incident says it.
+    #[must_use]
+    pub const fn of_one(self) -> &'static str {
+        match self {
+            Self::DaemonSet => "it belongs to a DaemonSet",
+            Self::Mirror => "it is a static pod",
+            Self::OptedOut => "its namespace has the label that opts it out",
+            Self::Unread => "its namespace cannot be read",
+            Self::Ended => "it ended before the node did",
         }
     }
 
@@ -90,14 +117,17 @@ impl Left {
             _ if pod.mirror => Some(Self::Mirror),
             _ if ended_before => Some(Self::Ended),
             _ if pod.controller.as_deref() == Some("DaemonSet") => Some(Self::DaemonSet),
-            _ if pod.opted_out => Some(Self::OptedOut),
-            _ => None,
+            _ => match pod.wish {
+                Wish::Nothing => None,
+                Wish::OptedOut => Some(Self::OptedOut),
+                Wish::Unread => Some(Self::Unread),
+            },
         }
     }
 
     /// Whether it is told the reason all the same.
     const fn is_told(self) -> bool {
-        matches!(self, Self::DaemonSet | Self::OptedOut)
+        matches!(self, Self::DaemonSet | Self::OptedOut | Self::Unread)
     }
 }
 
@@ -351,11 +381,13 @@ mod tests {
         let ended = Target { ended: true, ..plain.clone() };
         assert_eq!(Left::of(&ended, "i"), Some(Left::Ended));
         assert_eq!(Left::of(&Target { incident: Some("i".to_owned()), ..ended }, "i"), None, "we failed it");
-        assert_eq!(Left::of(&Target { opted_out: true, ..plain.clone() }, "i"), Some(Left::OptedOut));
-        assert_eq!(Left::of(&Target { mirror: true, opted_out: true, ..plain }, "i"), Some(Left::Mirror));
+        let of = |wish| Target { wish, ..plain.clone() };
+        assert_eq!(Left::of(&of(Wish::OptedOut), "i"), Some(Left::OptedOut));
+        assert_eq!(Left::of(&of(Wish::Unread), "i"), Some(Left::Unread));
+        assert_eq!(Left::of(&Target { mirror: true, ..of(Wish::OptedOut) }, "i"), Some(Left::Mirror));
         assert_eq!(Left::of(&pod("system", "agent", "agent-x"), "i"), Some(Left::DaemonSet));
         let numbers = Left::ALL.map(|left| left as usize);
-        assert_eq!(numbers, [0, 1, 2, 3], "they count by their place");
+        assert_eq!(numbers, [0, 1, 2, 3, 4], "they count by their place");
     }
 
     #[test]

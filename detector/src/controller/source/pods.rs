@@ -95,34 +95,20 @@ impl NodePod {
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
     }
-
-    /// Why the steps that delete or fail pods leave it alone, if so. `opted_out`: its namespace wants it.
-    #[must_use]
-    pub fn left(&self, opted_out: bool) -> Option<&'static str> {
-        if self.mirror {
-            Some("it is a static pod")
-        } else if self.controller.as_deref() == Some("DaemonSet") {
-            Some("it belongs to a DaemonSet")
-        } else if opted_out {
-            Some("its namespace has the label that opts it out")
-        } else {
-            None
-        }
-    }
 }
 
 impl NodePods {
-    /// Those that die with the node, as the incident names them, and how many they are. `opted_out`: namespaces that want to
-    /// be left alone.
+    /// Those that die with the node, as the incident names them, and how many they are. `left`: why one is left alone by the
+    /// steps that delete or fail pods, if so.
     #[must_use]
-    pub fn affected(&self, opted_out: &BTreeSet<String>) -> (Vec<AffectedPod>, i64) {
+    pub fn affected(&self, left: impl Fn(&NodePod) -> Option<&'static str>) -> (Vec<AffectedPod>, i64) {
         let living = || self.pods.iter().filter(|pod| !pod.has_ended());
         let named = living().take(MAX_PODS).map(|pod| AffectedPod {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             controller: pod.controller.clone(),
-            left: pod.left(opted_out.contains(&pod.namespace)).map(str::to_owned),
+            left: left(pod).map(str::to_owned),
         });
         (named.collect(), i64::try_from(living().count() + self.passed_over).unwrap_or(i64::MAX))
     }

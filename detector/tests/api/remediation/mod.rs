@@ -15,7 +15,7 @@ use detector::{
         incident::NodeFacts,
         remediation::{
             Policy, Release,
-            pods::Target,
+            pods::{Target, Wish},
             take::{Report, Scene, take},
         },
     },
@@ -138,7 +138,7 @@ fn target(name: &str, kind: &str) -> Target {
         controller: Some(kind.to_owned()),
         mirror: kind == "Node",
         ended: name == "done-x",
-        opted_out: name == "quiet-1",
+        wish: if name == "quiet-1" { Wish::OptedOut } else { Wish::Nothing },
         ..Target::default()
     }
 }

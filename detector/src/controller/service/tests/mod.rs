@@ -14,16 +14,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::world::World;
+use self::world::{SEALED, World};
 use super::*;
 use crate::{
+    cluster::fake_server::{BEGIN, moments, now},
     contract::{
         incident::{Cause, Confidence},
         problem::NODE_LOST,
     },
     controller::{
         decode::Findings,
-        fake_server::{BEGIN, moments, now},
         incident::{Evidence, Fact},
         remediation::{Policy, Release},
     },

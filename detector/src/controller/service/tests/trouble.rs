@@ -112,6 +112,25 @@ fn any_other_pod_of_it_does_and_is_not_asked_about_all_the_time() {
 }
 
 #[test]
+fn pods_of_a_namespace_that_cannot_be_read_stay_and_the_incident_says_why() {
+    run(|| async {
+        let (world, begun) = (cluster(), now());
+        world.pod("node-a", SEALED, "web-1", "ReplicaSet");
+        let replica = Replica::start(&world, "one", begun, acting());
+        world.kill("node-a", second(begun));
+        replica.hears("node-a", Confidence::Medium);
+        until(15, "reasons", || world.steps().contains(&step("Annotate", "Done"))).await;
+        sleep(Duration::from_secs(200)).await;
+        assert_eq!(count(&world, "delete"), 0, "{:?}", world.effects());
+        assert_eq!(world.holds()["DeletePods"], "Unverified");
+        let incidents = world.incidents();
+        let pods = incidents[0]["status"]["pods"].as_array().expect("pods");
+        let sealed = pods.iter().find(|pod| pod["namespace"] == SEALED).expect("the pod");
+        assert_eq!(sealed["left"], "its namespace cannot be read");
+    });
+}
+
+#[test]
 fn a_namespace_that_opts_out_at_the_last_moment_is_left_alone() {
     run(|| async {
         let (world, begun) = (cluster(), now());

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::merge::merge;
-use crate::controller::fake_server::{Asked, BEGIN, FakeServer, Said, line, now, status};
+use crate::cluster::fake_server::{Asked, BEGIN, FakeServer, Said, line, now, status};
 
 /// How often a node that lives renews its Lease, in seconds.
 const RENEWAL: i64 = 10;
@@ -67,6 +67,9 @@ pub(super) struct World {
     state: Arc<Mutex<State>>,
     pub(super) server: FakeServer,
 }
+
+/// A namespace that the controller may not read.
+pub(super) const SEALED: &str = "sealed";
 
 const INCIDENTS: &str = "/apis/detector.dev/v1alpha1/kernelincidents";
 const NODES: &str = "/api/v1/nodes";
@@ -241,6 +244,9 @@ impl State {
             return (200, json!({"metadata": {"name": node}, "spec": spec}).to_string());
         }
         if let Some(namespace) = path.strip_prefix("/api/v1/namespaces/").filter(|rest| !rest.contains('/')) {
+            if namespace == SEALED {
+                return status(403, "Forbidden", namespace);
+            }
             let labels = if self.opted_out.contains(namespace) {
                 json!({"detector.dev/remediation": "disabled"})
             } else {

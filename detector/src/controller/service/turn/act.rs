@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use tracing::{debug, info};
 
 use super::{super::core::Core, Trouble, Turn, pods, status};
@@ -17,7 +18,7 @@ use crate::{
             budget,
             journal::{self, Circumstances, Course},
             plan::plan,
-            pods::Target,
+            pods::{Left, Target},
             take::{PROOF_LASTS, Scene},
         },
         sink::event::{self, Subject},
@@ -123,11 +124,11 @@ impl Turn<'_> {
         // What is read from here on was so then, or later.
         let verified = self.core.monotonic();
         if destroys(step) {
-            if let Some(why) = self.forbids(step) {
-                return self.hold(step, HoldReason::Excluded, &why).await;
-            }
             if let Some(why) = self.listed.as_ref().and_then(|listed| listed.unsure.clone()) {
                 return self.unverified(step, &why).await;
+            }
+            if let Some(why) = self.forbids(step) {
+                return self.hold(step, HoldReason::Excluded, &why).await;
             }
             match self.verify().await {
                 Err(why) => return self.unverified(step, &why).await,
@@ -184,9 +185,8 @@ impl Turn<'_> {
         if !matches!(step, StepKind::TaintOutOfService | StepKind::DeleteNode) {
             return None;
         }
-        let stays = |pod: &&Target| {
-            pod.opted_out && !pod.ended && !pod.mirror && pod.controller.as_deref() != Some("DaemonSet")
-        };
+        let incident = self.book.incident().name_any();
+        let stays = |pod: &&Target| !pod.ended && Left::of(pod, &incident) == Some(Left::OptedOut);
         let mut stay = self.listed.iter().flat_map(|listed| &listed.targets).filter(stays);
         let first = stay.next()?;
         let (namespace, name, count) = (&first.namespace, &first.name, 1 + stay.count());

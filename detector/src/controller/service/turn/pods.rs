@@ -1,13 +1,13 @@
 //! The pods of a node as steps see them, with the wishes of their namespaces.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::super::core::Core;
 use crate::{
     cluster::Outcome,
     contract::incident::AffectedPod,
     controller::{
-        remediation::pods::Target,
+        remediation::pods::{Left, Target, Wish},
         source::pods::{NodePod, NodePods, list_pods, read_opt_outs},
     },
 };
@@ -23,7 +23,7 @@ pub(super) struct Listed {
     pub(super) targets: Vec<Target>,
     /// As the incident names them, and how many.
     pub(super) affected: (Vec<AffectedPod>, i64),
-    /// Why the wish of a namespace is not known: its pods count as opted out, and nothing is to be deleted.
+    /// Why the wish of a namespace is not known: nothing is to be deleted.
     pub(super) unsure: Option<String>,
 }
 
@@ -31,18 +31,21 @@ pub(super) struct Listed {
 pub(super) async fn list(core: &Core, node: &str, anew: bool) -> Result<Listed, Outcome> {
     let listed = list_pods(&core.client, node).await?;
     let believed = if anew { Duration::ZERO } else { BELIEVED };
-    let (opted_out, unsure) = opt_outs(core, &listed, believed).await;
-    let targets = listed.pods.iter().map(|pod| target(pod, opted_out.contains(&pod.namespace))).collect();
-    Ok(Listed { targets, affected: listed.affected(&opted_out), unsure })
+    let (wishes, unsure) = wishes(core, &listed, believed).await;
+    let target = |pod: &NodePod| target(pod, wishes.get(&pod.namespace).copied().unwrap_or_default());
+    // What has ended is not among the affected, whoever ended it.
+    let affected = listed.affected(|pod| Left::of(&target(pod), "").map(Left::of_one));
+    Ok(Listed { targets: listed.pods.iter().map(target).collect(), affected, unsure })
 }
 
-async fn opt_outs(core: &Core, listed: &NodePods, believed: Duration) -> (BTreeSet<String>, Option<String>) {
-    let (now, mut opted_out, mut unknown) = (core.monotonic(), BTreeSet::new(), Vec::new());
+/// The wishes of the namespaces that have one, or may have.
+async fn wishes(core: &Core, listed: &NodePods, believed: Duration) -> (BTreeMap<String, Wish>, Option<String>) {
+    let (now, mut wishes, mut unknown) = (core.monotonic(), BTreeMap::new(), Vec::new());
     for namespace in listed.namespaces() {
         match core.opt_outs.borrow().get(&namespace) {
             Some((wish, read)) if now.saturating_sub(*read) < believed => {
                 if *wish {
-                    opted_out.insert(namespace);
+                    wishes.insert(namespace, Wish::OptedOut);
                 }
             }
             _ => unknown.push(namespace),
@@ -58,19 +61,19 @@ async fn opt_outs(core: &Core, listed: &NodePods, believed: Duration) -> (BTreeS
                 }
                 known.insert(namespace.clone(), (wish, now));
                 if wish {
-                    opted_out.insert(namespace);
+                    wishes.insert(namespace, Wish::OptedOut);
                 }
             }
             Err(outcome) => {
                 unsure = Some(format!("the Namespace {namespace} cannot be read: {}", why(&outcome)));
-                opted_out.insert(namespace);
+                wishes.insert(namespace, Wish::Unread);
             }
         }
     }
-    (opted_out, unsure)
+    (wishes, unsure)
 }
 
-fn target(pod: &NodePod, opted_out: bool) -> Target {
+fn target(pod: &NodePod, wish: Wish) -> Target {
     Target {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
@@ -79,7 +82,7 @@ fn target(pod: &NodePod, opted_out: bool) -> Target {
         mirror: pod.mirror,
         ended: pod.has_ended(),
         deletion: pod.deletion,
-        opted_out,
+        wish,
         incident: pod.incident.clone(),
     }
 }
@@ -91,7 +94,7 @@ pub(super) fn named(pods: &[AffectedPod]) -> Vec<Target> {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
         controller: pod.controller.clone(),
-        opted_out: pod.left.is_some(),
+        wish: if pod.left.is_some() { Wish::OptedOut } else { Wish::Nothing },
         ..Target::default()
     };
     pods.iter().map(target).collect()

@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::fake_server::{FakeServer, status};
+use crate::cluster::fake_server::{FakeServer, status};
 
 fn pod(namespace: &str, name: &str, change: &Value) -> Value {
     let mut pod = json!({
@@ -62,28 +62,20 @@ fn what_steps_need_is_kept_of_a_pod() {
 
 #[test]
 fn affected_are_those_that_live_and_some_of_them_are_left_alone() {
-    let daemon = json!({ "metadata": { "ownerReferences": [{ "kind": "DaemonSet", "controller": true }] } });
-    let mirror = json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "x" } } });
     let ended = json!({ "status": { "phase": "Succeeded" } });
-    let pods = [
-        pod("a", "daemon", &daemon),
-        pod("a", "ended", &ended),
-        pod("a", "static", &mirror),
-        pod("a", "web", &json!({})),
-        pod("quiet", "web", &json!({})),
-    ];
+    let pods = [pod("a", "ended", &ended), pod("a", "web", &json!({})), pod("quiet", "web", &json!({}))];
     let pods = NodePods { pods: pods.iter().map(read).collect(), passed_over: 3 };
-    let (affected, count) = pods.affected(&BTreeSet::from(["quiet".to_owned()]));
-    let left: Vec<_> = affected.iter().map(|pod| (pod.name.as_str(), pod.left.is_some())).collect();
-    assert_eq!(left, [("daemon", true), ("static", true), ("web", false), ("web", true)]);
-    assert_eq!(count, 4 + 3);
+    let (affected, count) = pods.affected(|pod| (pod.namespace == "quiet").then_some("it wants it"));
+    let left: Vec<_> = affected.iter().map(|pod| (pod.namespace.as_str(), pod.left.as_deref())).collect();
+    assert_eq!(left, [("a", None), ("quiet", Some("it wants it"))]);
+    assert_eq!(count, 2 + 3);
     assert_eq!(pods.namespaces(), BTreeSet::from(["a".to_owned(), "quiet".to_owned()]));
 }
 
 #[test]
 fn more_pods_than_an_incident_names_are_counted() {
     let many: Vec<NodePod> = (0..300).map(|number| read(&pod("a", &format!("{number:03}"), &json!({})))).collect();
-    let (named, count) = NodePods { pods: many, passed_over: 0 }.affected(&BTreeSet::new());
+    let (named, count) = NodePods { pods: many, passed_over: 0 }.affected(|_| None);
     assert_eq!((named.len(), count), (MAX_PODS, 300));
 }
 
