@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod client;
+#[cfg(test)]
+pub(crate) mod fake_server;
 pub mod identity;
 pub mod outcome;
 pub mod request;

@@ -10,8 +10,6 @@
 //! holds anything that is not in the object or heard again, so that a restart or a change of leader harms nothing.
 
 pub mod decode;
-#[cfg(test)]
-mod fake_server;
 pub mod incident;
 pub mod leader;
 pub mod remediation;

@@ -142,8 +142,10 @@ pub async fn watch(client: Client, service: Service, told: watch::Sender<Option<
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::cluster::fake_server::{FakeServer, status};
 
     fn slice(name: &str, endpoints: &serde_json::Value) -> EndpointSlice {
         serde_json::from_value(json!({
@@ -184,6 +186,17 @@ mod tests {
         assert!(slices.take(Event::InitDone));
         assert_eq!(slices.kept.keys().collect::<Vec<_>>(), ["b"]);
         assert!(slices.take(Event::Delete(one("b"))) && slices.endpoints().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_fails_is_asked_at_a_growing_pace() {
+        let server = FakeServer::new(|_| Some(status(503, "Unavailable", "")));
+        let service = Service { namespace: "n".into(), name: "s".into(), port: "netconsole".into() };
+        let (told, _slices) = watch::channel(None);
+        let two_minutes = timeout(Duration::from_secs(120), watch(server.client(), service, told)).await;
+        assert!(two_minutes.is_err(), "it goes on");
+        let asked = server.requests().len();
+        assert!((4..=20).contains(&asked), "{asked} times");
     }
 
     #[test]

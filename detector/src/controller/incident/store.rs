@@ -342,14 +342,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::watch::Update,
+        cluster::{
+            fake_server::{Asked, FakeServer, end_of_list, line, moments, now, status},
+            watch::Update,
+        },
         contract::incident::{
             AffectedPod, Confidence, EvidenceEntry, EvidenceKind, Origin, Phase, StepEntry, StepKind, StepState,
         },
-        controller::{
-            fake_server::{Asked, FakeServer, end_of_list, line, moments, now, status},
-            incident::store::known::{Incidents, SeenIncident},
-        },
+        controller::incident::store::known::{Incidents, SeenIncident},
     };
 
     fn at(second: i64) -> MicroTime {

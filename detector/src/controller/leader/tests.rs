@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
-use crate::controller::fake_server::{Asked, FakeServer, Said, clocks, now, status};
+use crate::cluster::fake_server::{Asked, FakeServer, Said, clocks, now, status};
 
 /// The one Lease and its version, as a server keeps it.
 #[derive(Clone, Default)]

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::controller::fake_server::{Asked, BEGIN, FakeServer, moments, now, status};
+use crate::cluster::fake_server::{Asked, BEGIN, FakeServer, moments, now, status};
 
 fn lease(name: &str, spec: &serde_json::Value) -> String {
     json!({ "kind": "Lease", "metadata": { "name": name, "namespace": "kube-node-lease" }, "spec": spec }).to_string()

@@ -6,9 +6,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::{
-    fake_server::{FakeServer, end_of_list, line, status},
-    source::node_facts::Ready,
+use crate::{
+    cluster::fake_server::{FakeServer, end_of_list, line, status},
+    controller::source::node_facts::Ready,
 };
 
 fn node(name: &str, boot: &str) -> Value {
