@@ -177,6 +177,11 @@ pub fn vmstat_kills() -> Result<u64, Error> {
     entry(Path::new("/proc/vmstat"), "oom_kill")
 }
 
+/// Pages of the machine that nobody uses (`nr_free_pages` in `/proc/vmstat`).
+pub(crate) fn free_pages() -> Result<u64, Error> {
+    entry(Path::new("/proc/vmstat"), "nr_free_pages")
+}
+
 fn entry(path: &Path, key: &'static str) -> Result<u64, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
     number(&text, key).ok_or_else(|| Error::NoEntry { path: path.into(), key })

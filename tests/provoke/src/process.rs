@@ -81,6 +81,12 @@ impl Child {
 
     /// Waits for its end and reaps it.
     pub(crate) fn wait(&mut self) -> Result<Ending, Error> {
+        self.wait_for_end()?;
+        self.reap()
+    }
+
+    /// Waits for its end, and leaves it unreaped: the kernel still knows it.
+    pub(crate) fn wait_for_end(&self) -> Result<(), Error> {
         let timeout = Timespec { tv_sec: DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
         let mut ready = [PollFd::new(&self.handle, PollFlags::IN)];
         let count = retry(|| poll(&mut ready, Some(&timeout))).map_err(Error::call("poll"))?;
@@ -88,7 +94,7 @@ impl Child {
             let what = format!("process {} ended", self.pid());
             return Err(Error::Deadline { what, seconds: DEADLINE.as_secs() });
         }
-        self.reap()
+        Ok(())
     }
 
     /// Waits and insists that the kernel killed it.

@@ -2,9 +2,11 @@
 
 use super::{EATER, Provoked, Victim, burst::volunteer};
 use crate::{
-    Cgroup, Error, guest,
+    Cgroup, Error,
+    cgroup::free_pages,
+    guest,
     memory::eat,
-    process::Child,
+    process::{Child, DEADLINE, until},
     stage::{NO_PLACE, Part, Stage},
 };
 
@@ -15,6 +17,7 @@ const MORE_THAN_A_GUEST: usize = 16 << 30;
 /// (`oom_score_adj` 1,000).
 pub fn node(leaf: &Cgroup) -> Result<Provoked, Error> {
     guest::require("running the machine out of memory")?;
+    let before = free_pages()?;
     let stage = Stage::new()?;
     let part = Part::new(leaf, EATER);
     let mut eater = Child::fork(|| {
@@ -27,6 +30,13 @@ pub fn node(leaf: &Cgroup) -> Result<Provoked, Error> {
     })?;
     stage.expect(1, "the eater is in its cgroup")?;
     stage.cue()?;
+    eater.wait_for_end()?;
+    // Who looks at it in `/proc` at that moment is the last to let go of its memory, and takes a while. As long as it is not
+    // reaped the kernel waits for that; then it would find nobody else to kill, and panic.
+    if !until(DEADLINE, || free_pages().is_ok_and(|now| now > before / 2)) {
+        let what = "the memory of the eater is free again".to_owned();
+        return Err(Error::Deadline { what, seconds: DEADLINE.as_secs() });
+    }
     eater.expect_killed("the eater")?;
     Ok(Provoked { victims: vec![Victim::plain(eater.pid(), EATER, leaf)], ..Provoked::default() })
 }
