@@ -27,6 +27,11 @@ pub fn shell(rig: &Rig, name: &str, script: &str) -> Value {
     })
 }
 
+/// Command that gives a container's script the cue it waits for. A container runs before its script has made the pipe.
+pub fn cue(word: &str) -> String {
+    format!("until [ -p /tmp/cue ]; do sleep 0.1; done; echo {word} > /tmp/cue")
+}
+
 impl Namespace {
     /// Makes a container of [`on_cue`] eat.
     ///
@@ -34,6 +39,6 @@ impl Namespace {
     /// It does not run.
     pub async fn cue(&self, pod: &str, container: &str) -> Result<()> {
         let words = ["--namespace", &self.name, "exec", pod, "--container", container, "--", "/bin/sh", "-c"];
-        self.rig().kubectl(&[&words[..], &["echo go > /tmp/cue"]].concat()).await.map(drop)
+        self.rig().kubectl(&[&words[..], &[&cue("go")]].concat()).await.map(drop)
     }
 }

@@ -158,15 +158,19 @@ impl Node {
         patience: Duration,
         mut holds: impl FnMut(&Metrics) -> bool,
     ) -> Result<Metrics> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let metrics = timeout_at(deadline, self.metrics(guest_port)).await.context("read metrics")??;
-            if holds(&metrics) {
-                return Ok(metrics);
+        let (deadline, mut failed) = (Instant::now() + patience, None);
+        while Instant::now() <= deadline {
+            match timeout_at(deadline, self.metrics(guest_port)).await {
+                Ok(Ok(metrics)) if holds(&metrics) => return Ok(metrics),
+                Ok(Ok(_)) => failed = None,
+                // A guest that stood still for a while has closed the connection.
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {}
             }
-            ensure!(Instant::now() <= deadline, "wait until {what}: not so after {patience:?}");
             sleep(ASK_INTERVAL).await;
         }
+        let seen = failed.unwrap_or_else(|| anyhow!("the metrics are otherwise"));
+        Err(seen.context(format!("wait until {what}: not so after {patience:?}")))
     }
 
     /// Path of a container's cgroup in the guest, from its id as the API tells it (`containerd://…`).

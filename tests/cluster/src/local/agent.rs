@@ -18,8 +18,9 @@ use tokio::{
 use super::Place;
 use crate::{Metrics, metrics::get};
 
-/// How long an agent may take to be ready, to end, or to show what a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent may take to be ready, to end, or to show what a test waits for: more than the longest pause after writes
+/// that failed, which is 60 s.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at its metrics.
 const LOOK: Duration = Duration::from_millis(20);

@@ -23,8 +23,9 @@ const OTHERS: usize = 20;
 const BURST: f64 = 10.0;
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How soon after its kill the event of another pod is there.
-const PROMPT: Duration = Duration::from_secs(2);
+/// How soon after its kill the event of another pod is there: before the node's budget has room for another, whatever else the
+/// machine does.
+const PROMPT: Duration = Duration::from_secs(8);
 
 /// Kills on this machine that the agent knows of, whose ever.
 fn killed(metrics: &Metrics) -> f64 {

@@ -56,7 +56,7 @@ async fn records_of_another_version_are_counted_as_lost_and_its_producers_are_go
 
 #[tokio::test]
 async fn an_agent_that_is_replaced_in_a_storm_leaves_no_gap() -> Result<()> {
-    const KILLS: u32 = 400;
+    const KILLS: u32 = 800;
     let stage = Stage::set("replaced").await?;
     let container = stage.container("eats", 0)?;
     let mut agent = stage.start().await?;

@@ -4,7 +4,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use detector_cluster_tests::{CONDITIONS, CONTROLLER, FIELD_MANAGER, Namespace, NodeObject, Rig, Verdict, wait};
+use detector_cluster_tests::{
+    CONDITIONS, CONTROLLER, FIELD_MANAGER, Namespace, NodeObject, Rig, Verdict, is_refused, wait,
+};
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingAdmissionPolicy,
     apps::v1::DaemonSet,
@@ -85,7 +87,7 @@ impl Stage {
                 again.tick().await;
                 let node = nodes.patch_status(&self.other, &dry, &Patch::Strategic(json!({}))).await;
                 let event = post(&client, "default", &event_of("probe", &self.other, &self.other), true).await;
-                if wait::refusal(&node) == Some(403) && wait::refusal(&event) == Some(403) {
+                if is_refused(&node, "its own node only") && is_refused(&event, "in the name of its own node only") {
                     return;
                 }
             }

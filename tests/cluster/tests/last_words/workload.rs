@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use detector_cluster_tests::{Namespace, Node, Rig, namespace::all_run, wait};
+use detector_cluster_tests::{Namespace, Node, Rig, eater, namespace::all_run, wait};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, discovery::v1::EndpointSlice};
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
@@ -85,7 +85,8 @@ impl Workload {
         self.node.run(SETTINGS).await?;
         let console = self.node.facts.console.clone();
         let before = std::fs::metadata(&console).context("look at the console")?.len();
-        let words = ["--namespace", &self.namespace.name, "exec", CULPRIT, "--", "/bin/sh", "-c", "echo > /tmp/cue"];
+        let cue = eater::cue("go");
+        let words = ["--namespace", &self.namespace.name, "exec", CULPRIT, "--", "/bin/sh", "-c", &cue];
         // It may not come back from there: its kernel dies meanwhile.
         let rig = self.node.rig().clone();
         let cue = async { rig.kubectl(&words).await };

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use detector_cluster_tests::{Node, node::CALM};
+use detector_cluster_tests::{Node, node::CALM, wait};
 use k8s_openapi::{api::core::v1, api::events::v1::Event, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::Api;
 
@@ -46,13 +46,17 @@ fn last_observed(event: &Event) -> Option<&MicroTime> {
     event.series.as_ref().map(|series| &series.last_observed_time)
 }
 
-/// Status of our conditions, and since when: a flap would show.
+/// Status of our conditions, once they stand, and since when: a flap would show.
 async fn conditions(node: &Node) -> Result<Vec<String>> {
+    let ours = |node: Option<&v1::Node>| -> Vec<String> {
+        let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
+        let ours = conditions.filter(|one| ["KernelDeadlock", "TaskHung"].contains(&&*one.type_));
+        ours.map(|one| format!("{} {} {:?}", one.type_, one.status, one.last_transition_time)).collect()
+    };
     let nodes: Api<v1::Node> = Api::all(node.rig().client.clone());
-    let status = nodes.get(node.name()).await?.status.unwrap_or_default();
-    let ours = ["KernelDeadlock", "TaskHung"];
-    let conditions = status.conditions.unwrap_or_default().into_iter().filter(|one| ours.contains(&&*one.type_));
-    Ok(conditions.map(|one| format!("{} {} {:?}", one.type_, one.status, one.last_transition_time)).collect())
+    let stand = |node: Option<&v1::Node>| ours(node).len() == 2;
+    let node = wait::until(&nodes, node.name(), "our conditions stand", wait::POD_PATIENCE, stand).await?;
+    Ok(ours(node.as_ref()))
 }
 
 #[tokio::test]
@@ -60,7 +64,6 @@ async fn a_kill_after_the_clock_was_set_has_the_new_time_and_belongs_to_the_same
     let _calm = CALM.write().await;
     let eater = Eater::start("clock").await?;
     let before = conditions(&eater.node).await?;
-    ensure!(before.len() == 2, "{before:?}");
     // A kill by the old clock shortly before: what the agent measured then is fresh.
     let (first, time) = kill(&eater, 1).await?;
     check(first.event_time.as_ref(), time)?;

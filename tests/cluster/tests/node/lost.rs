@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use detector_cluster_tests::{
     CONTROLLER, Namespace, Node, Rig,
     agent::METRICS_PORT,
+    eater,
     node::{CALM, cgroup_number},
     wait,
 };
@@ -75,7 +76,7 @@ impl Eater {
 
     /// Begins `kills` kills.
     pub(super) async fn cue(&self, kills: u32) -> Result<()> {
-        let (name, word) = (&*self.namespace.name, format!("echo {kills} > /tmp/cue"));
+        let (name, word) = (&*self.namespace.name, eater::cue(&kills.to_string()));
         self.rig.kubectl(&["--namespace", name, "exec", "eats", "--", "/bin/sh", "-c", &word]).await.map(drop)
     }
 
