@@ -18,6 +18,10 @@ use crate::{
     controller::source::lease::{Lease, LeaseView, Reading, STALE_AFTER, surely},
 };
 
+/// Renewals after a silence that are asked what the clock did meanwhile. Later ones could come from a clock that stood and was
+/// set right since.
+const TRIES: u8 = 4;
+
 /// A node's Lease since it is suspected.
 #[derive(Clone, Debug)]
 pub struct LeaseHistory {
@@ -34,7 +38,7 @@ pub struct LeaseHistory {
     is_stale: bool,
     clock: Option<Clock>,
     /// What stood during a silence that is over, while it is not known what the node's clock did meanwhile.
-    silence: Option<Stands>,
+    silence: Option<Silence>,
 }
 
 /// What the last answer said.
@@ -61,6 +65,15 @@ struct Stands {
 struct Told {
     at: Timestamp,
     renewed: Timestamp,
+}
+
+/// A silence of which it is not known what the clock did meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// The value that stood.
+    stood: Stands,
+    /// Renewals that may still tell.
+    tries: u8,
 }
 
 /// What the node's clock did while it was silent.
@@ -170,9 +183,11 @@ impl LeaseHistory {
         if back {
             let clock = compare(was, was, reading, renewed);
             self.clock = clock.filter(|clock| *clock == Clock::WentOn);
-            self.silence = Some(*was).filter(|_| self.clock.is_none());
-        } else if let Some(silence) = self.silence.take() {
-            self.clock = compare(&silence, was, reading, renewed);
+            self.silence = Some(Silence { stood: *was, tries: TRIES }).filter(|_| self.clock.is_none());
+        } else if let Some(Silence { stood, tries }) = self.silence.take() {
+            self.clock = compare(&stood, was, reading, renewed);
+            self.silence =
+                Some(Silence { stood, tries: tries - 1 }).filter(|left| self.clock.is_none() && left.tries > 0);
         }
     }
 

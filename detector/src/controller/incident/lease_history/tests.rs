@@ -155,6 +155,15 @@ fn a_renewal_that_a_cut_network_kept_is_no_clock_that_stood() {
 }
 
 #[test]
+fn a_renewal_that_was_read_too_late_to_tell_leaves_it_to_the_next() {
+    let back = Story::begins().reads(1000, 1100, renewal(999)).reads(1102, 1104, renewal(1009));
+    let mut late = back;
+    late.0.take(&reading(1_190, there(renewal(1_105))));
+    assert_eq!(late.tells(), ["stale", "fresh"]);
+    assert_eq!(late.reads(1192, 1192, renewal(1191)).tells(), ["stale", "fresh", "went on"]);
+}
+
+#[test]
 fn a_node_that_was_silent_before_it_was_looked_at_is_judged_the_same() {
     let silent = || Story::begins().reads(1000, 1030, renewal(940));
     assert_eq!(silent().reads(1032, 1032, renewal(1031)).tells(), ["stale", "fresh", "went on"]);
