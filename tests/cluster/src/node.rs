@@ -108,17 +108,18 @@ impl Node {
         patience: Duration,
         mut holds: impl FnMut(&str) -> bool,
     ) -> Result<String> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let ended = timeout_at(deadline, self.try_run(command)).await.context("ask a guest")??;
-            if holds(&ended.output) {
-                return Ok(ended.output);
-            }
-            if Instant::now() > deadline {
-                return Err(anyhow!("wait until {what}: not so after {patience:?}; last: {}", ended.output));
+        let (deadline, mut last) = (Instant::now() + patience, anyhow!("the guest does not answer"));
+        while Instant::now() <= deadline {
+            match timeout_at(deadline, self.try_run(command)).await {
+                Ok(Ok(ended)) if holds(&ended.output) => return Ok(ended.output),
+                Ok(Ok(ended)) => last = anyhow!("last: {}", ended.output),
+                // A guest that stood still for a while has closed the connection.
+                Ok(Err(error)) => last = error,
+                Err(_) => {}
             }
             sleep(ASK_INTERVAL).await;
         }
+        Err(last.context(format!("wait until {what}: not so after {patience:?}")))
     }
 
     /// Cuts the node's pods off from the API server (open connections break, new ones are refused at once), or joins them
@@ -158,19 +159,17 @@ impl Node {
         patience: Duration,
         mut holds: impl FnMut(&Metrics) -> bool,
     ) -> Result<Metrics> {
-        let (deadline, mut failed) = (Instant::now() + patience, None);
+        let (deadline, mut last) = (Instant::now() + patience, anyhow!("the guest does not answer"));
         while Instant::now() <= deadline {
             match timeout_at(deadline, self.metrics(guest_port)).await {
                 Ok(Ok(metrics)) if holds(&metrics) => return Ok(metrics),
-                Ok(Ok(_)) => failed = None,
-                // A guest that stood still for a while has closed the connection.
-                Ok(Err(error)) => failed = Some(error),
+                Ok(Ok(_)) => last = anyhow!("the metrics are otherwise"),
+                Ok(Err(error)) => last = error,
                 Err(_) => {}
             }
             sleep(ASK_INTERVAL).await;
         }
-        let seen = failed.unwrap_or_else(|| anyhow!("the metrics are otherwise"));
-        Err(seen.context(format!("wait until {what}: not so after {patience:?}")))
+        Err(last.context(format!("wait until {what}: not so after {patience:?}")))
     }
 
     /// Path of a container's cgroup in the guest, from its id as the API tells it (`containerd://…`).

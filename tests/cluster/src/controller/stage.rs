@@ -156,7 +156,7 @@ impl Stage {
     /// Nobody does in time.
     pub async fn led_by_another(&self, former: &str) -> Result<String> {
         let is_new = |lease: Option<&Lease>| lease.and_then(holder).is_some_and(|pod| pod != former);
-        let lease = wait::until(&self.leases(), LEADER, "another leads", wait::PATIENCE, is_new).await?;
+        let lease = wait::until(&self.leases(), LEADER, "another leads", 2 * wait::PATIENCE, is_new).await?;
         lease.as_ref().and_then(holder).context("a Lease has a holder")
     }
 

@@ -51,6 +51,9 @@ async fn a_hundred_panics_at_once_are_told_and_only_as_many_acted_on_as_the_budg
         all.len() == DYING && done("Annotate") == DYING && done("DeletePods") == BUDGET && held == DYING - BUDGET
     };
     stage.incidents.until_all("all are told, and as many acted on as may be", settled).await?;
+    // The recorder watches by itself: it may be a moment behind.
+    recorder.until(&stage.namespace.name, Effect::PodTold, DYING * PODS).await?;
+    recorder.until(&stage.namespace.name, Effect::PodDeleting, BUDGET * PODS).await?;
 
     let mut last: BTreeMap<String, Duration> = BTreeMap::new();
     let (mut cordoned, mut deleting) = (BTreeSet::new(), BTreeSet::new());

@@ -92,6 +92,8 @@ async fn a_node_that_went_silent_leaves_open_what_its_return_tells() -> Result<(
         stage.incidents.until(&node.name, "its cordon is taken back", over).await?;
         println!("{}: {}", node.name, incident.text("message"));
     }
+    // The recorder watches by itself: it may be a moment behind.
+    recorder.until(&stage.namespace.name, Effect::Uncordoned, returns.len()).await?;
     let all = recorder.counts(&stage.namespace.name)?;
     for effect in [Effect::PodDeleting, Effect::PodFailed, Effect::PodGone, Effect::Tainted, Effect::NodeGone] {
         ensure!(!all.contains_key(&effect), "{effect:?} after a silence: {all:?}");
