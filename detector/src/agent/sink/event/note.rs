@@ -29,11 +29,13 @@ pub(super) fn kill(report: &KillReport, names_container: bool) -> String {
     cut(&format!("The kernel's OOM killer killed {what}{whose}, because {}.{then}", cause(report)))
 }
 
-/// What a group kill did. `named` are the first of `count` victims, `first` the first of them.
+/// What a group kill did. `named` are the first of `count` victims, `first` the first of them. They need not be all processes
+/// of the container: once the first of a pid namespace is dead, the others die with it before the OOM killer comes to them
+/// (`zap_pid_ns_processes`, `kernel/pid_namespace.c`).
 pub(super) fn group(first: &KillReport, named: &[String], count: u32, names_container: bool) -> String {
     let whose = whose(&first.subject, names_container);
-    let (one, all) = (format!("the process {}", named.concat()), format!("all {count} processes"));
-    let (what, list) = if count == 1 { (one, String::new()) } else { (all, format!(": {}", named.join(", "))) };
+    let (one, many) = (format!("the process {}", named.concat()), format!("{count} processes"));
+    let (what, list) = if count == 1 { (one, String::new()) } else { (many, format!(": {}", named.join(", "))) };
     let others = (count as usize).saturating_sub(named.len());
     let others = if others > 0 { format!(" and {others} more") } else { String::new() };
     let because = cause(first);

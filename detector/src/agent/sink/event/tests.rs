@@ -210,7 +210,7 @@ fn victims_of_a_group_kill_are_one_event() {
     assert_eq!(write.body["reason"], "ContainerOOMKilled");
     assert_eq!(write.body["series"], Value::Null);
     let note = write.body["note"].as_str().expect("a note");
-    assert!(note.contains("killed all 8 processes of container app"), "{note}");
+    assert!(note.contains("killed 8 processes of container app at once"), "{note}");
     assert!(note.contains("worker (pid 5, 7 inside, using 61.2Mi) and 3 more"), "{note}");
     let mut late = kill(9, pod("cart"), SECOND);
     (late.incident, late.group_kill) = (3, true);
