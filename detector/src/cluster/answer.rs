@@ -80,6 +80,11 @@ impl Status {
         let mut causes = self.details.iter().flat_map(|details| &details.causes);
         causes.any(|cause| cause.reason == "NamespaceTerminating") || self.message.contains("being terminated")
     }
+
+    /// Whether it is an object that is not there; of a kind that is not there it has no name.
+    fn names_what_is_not_there(&self) -> bool {
+        self.reason == "NotFound" && self.details.as_ref().is_some_and(|details| !details.name.is_empty())
+    }
 }
 
 /// Sends a request and waits for its answer, at most [`TIMEOUT`].
@@ -135,9 +140,7 @@ pub fn meaning(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
             Outcome::Retry { after: None, reason }
         }
         StatusCode::CONFLICT => Outcome::AlreadyThere,
-        StatusCode::NOT_FOUND if status.as_ref().is_some_and(|status| status.reason == "NotFound") => {
-            Outcome::Gone(reason)
-        }
+        StatusCode::NOT_FOUND if status.as_ref().is_some_and(Status::names_what_is_not_there) => Outcome::Gone(reason),
         // Of a proxy, or of a server that does not know the kind yet: nothing is said of the object.
         StatusCode::NOT_FOUND => Outcome::Retry { after: after(headers, status.as_ref()), reason },
         StatusCode::FORBIDDEN if status.as_ref().is_some_and(Status::is_of_an_ending_namespace) => {
@@ -181,6 +184,11 @@ mod tests {
 
     fn status(reason: &str, message: &str) -> String {
         format!(r#"{{"kind":"Status","status":"Failure","reason":"{reason}","message":"{message}"}}"#)
+    }
+
+    /// The API server's answer about an object that is not there.
+    fn not_found(name: &str) -> String {
+        format!(r#"{{"reason":"NotFound","details":{{"name":"{name}","kind":"leases"}}}}"#)
     }
 
     fn of(code: u16, body: &str) -> Outcome {
@@ -253,7 +261,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_gone() {
-        assert!(matches!(of(404, &status("NotFound", "namespaces x not found")), Outcome::Gone(_)));
+        assert!(matches!(of(404, &not_found("x")), Outcome::Gone(_)));
+        let no_kind = status("NotFound", "the server could not find the requested resource");
+        assert!(matches!(of(404, &no_kind), Outcome::Retry { .. }), "no object is named");
         assert!(matches!(of(404, "404 page not found"), Outcome::Retry { .. }), "it does not know the kind");
         assert!(matches!(of(404, "<html>"), Outcome::Retry { .. }), "a proxy does not know");
     }
@@ -272,11 +282,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case::it_is_missing(404, r#"{"reason":"NotFound","details":{"name":"a","kind":"leases"}}"#, true)]
-    #[case::another_one(404, r#"{"reason":"NotFound","details":{"name":"b","kind":"leases"}}"#, false)]
+    #[case::it_is_missing(404, &not_found("a"), true)]
+    #[case::another_one(404, &not_found("b"), false)]
     #[case::no_such_kind(404, "404 page not found", false)]
     #[case::a_web_page(404, "<html>", false)]
-    #[case::not_said_so(503, r#"{"reason":"NotFound","details":{"name":"a","kind":"leases"}}"#, false)]
+    #[case::not_said_so(503, &not_found("a"), false)]
     fn only_the_server_itself_can_say_that_an_object_is_missing(
         #[case] code: u16,
         #[case] body: &str,

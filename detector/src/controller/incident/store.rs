@@ -219,7 +219,7 @@ impl Store {
             _ if answer.status == Some(409) => Err(StoreError::Changed),
             Outcome::AlreadyThere => Err(StoreError::Changed),
             Outcome::Gone(_) if missing => Err(StoreError::Gone),
-            // The definition is not there yet, or a proxy speaks.
+            // Something else is not there.
             Outcome::Gone(reason) => Err(StoreError::Later { after: None, reason }),
             Outcome::Retry { after, reason } => Err(StoreError::Later { after, reason }),
             Outcome::Final(reason) => Err(StoreError::Refused(reason)),

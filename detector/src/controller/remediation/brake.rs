@@ -136,7 +136,7 @@ pub async fn read(client: &kube::Client, namespace: &str) -> Result<Brake, Brake
             Ok(Brake::of(&object))
         }
         Outcome::Gone(_) if missing => Ok(Brake::default()),
-        // A proxy speaks, or it is not the server that was meant.
+        // Something else is not there.
         Outcome::Gone(reason) => Err(failed(reason)),
         Outcome::AlreadyThere => Err(failed("the API server answered 409".to_owned())),
         Outcome::Final(reason) | Outcome::Retry { reason, .. } => Err(failed(reason)),

@@ -40,7 +40,7 @@ pub(super) fn to(scenario: Scenario, outcome: Option<(u16, Value)>) -> io::Resul
             &status(403, "Forbidden", "events.events.k8s.io \"x\" is forbidden: not yet ready to handle request"),
         ),
         Scenario::Unauthorized => full(401, &status(401, "Unauthorized", "Unauthorized")),
-        Scenario::NoNamespace => full(404, &status(404, "NotFound", "namespaces \"shop\" not found")),
+        Scenario::NoNamespace => full(404, &no_namespace()),
         Scenario::Down | Scenario::AnswerLost | Scenario::Hangs => {
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset"));
         }
@@ -90,10 +90,19 @@ pub(super) fn status(code: u16, reason: &str, message: &str) -> String {
     status.to_string()
 }
 
+fn no_namespace() -> String {
+    with_details("NotFound", 404, "namespaces \"shop\" not found", json!({"name": "shop", "kind": "namespaces"}))
+}
+
 fn terminating() -> String {
     let message = "events.events.k8s.io \"x\" is forbidden: unable to create new content in namespace shop because it is \
                    being terminated";
-    let mut status: Value = serde_json::from_str(&status(403, "Forbidden", message)).expect("JSON of ours");
-    status["details"] = json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]});
+    let causes = json!({"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]});
+    with_details("Forbidden", 403, message, causes)
+}
+
+fn with_details(reason: &str, code: u16, message: &str, details: Value) -> String {
+    let mut status: Value = serde_json::from_str(&status(code, reason, message)).expect("JSON of ours");
+    status["details"] = details;
     status.to_string()
 }
