@@ -73,8 +73,9 @@ fn witnesses(incident: &KernelIncident) -> BTreeSet<&str> {
     evidence.filter_map(|entry| entry.id.split_once('/')).map(|(who, _)| who).filter(|who| *who != LEADER).collect()
 }
 
-/// Whether `fact` adds nothing to what stands: a sign of life is one, and so is what it says, whoever heard it; and enough
-/// have told of a panic.
+/// Whether `fact` adds nothing to what stands: a sign of life is one, and so is what ails who gives it, whoever heard it and
+/// however its words change (`stuck for 22s!`, `stuck for 44s!`): an incident is open for days. Enough have told of a panic,
+/// too.
 pub(super) fn is_known(fact: &Evidence, incident: &KernelIncident, witness: &str) -> bool {
     let Fact::Spoke { findings, .. } = &fact.fact else { return false };
     let all = witnesses(incident);
@@ -83,7 +84,7 @@ pub(super) fn is_known(fact: &Evidence, incident: &KernelIncident, witness: &str
     }
     let stands = |new: &EvidenceEntry| {
         let mut evidence = incident.status.iter().flat_map(|status| &status.evidence);
-        evidence.any(|old| old.kind == new.kind && old.message == new.message && old.confidence >= new.confidence)
+        evidence.any(|old| old.kind == new.kind && old.confidence >= new.confidence)
     };
     findings.panic.is_none() && testimony::of(fact, witness).evidence.iter().all(stands)
 }
@@ -155,11 +156,15 @@ mod tests {
         assert!(!is_known(&spoke(Some("x"), Confidence::Low), &told, "b"), "a panic is no sign of life");
         let mut locked = spoke(None, Confidence::Low);
         if let Fact::Spoke { findings, .. } = &mut locked.fact {
-            findings.signature = Some("watchdog: BUG: soft lockup".to_owned());
+            findings.signature = Some("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [cc1:911]".to_owned());
         }
         assert!(!is_known(&locked, &told, "a"), "it says what happens to it");
         let told = incident(&[testimony::of(&locked, "a")]);
         assert!(is_known(&locked, &told, "a") && is_known(&life, &told, "b"));
+        if let Fact::Spoke { findings, .. } = &mut locked.fact {
+            findings.signature = Some("watchdog: BUG: soft lockup - CPU#0 stuck for 44s! [cc1:911]".to_owned());
+        }
+        assert!(is_known(&locked, &told, "a"), "it says so every 20 s, for hours");
     }
 
     #[test]
