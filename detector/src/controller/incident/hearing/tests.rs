@@ -203,6 +203,19 @@ fn lines_that_are_no_panic_are_signs_of_life_while_an_incident_is_open() {
 }
 
 #[test]
+fn what_a_kernel_complains_of_last_is_told_though_it_falls_into_a_pause() {
+    let mut rig = rig();
+    rig.hearing.set_open("node-a", true);
+    rig.hear(A, &by_a(1, "eth0: link is up"));
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(rig.told.len(), 1);
+    rig.hear(A, &by_a(2, "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [cc1:911]"));
+    rig.wait(Duration::from_secs(60));
+    assert_eq!(rig.told.len(), 2, "the kernel says nothing more");
+    assert!(rig.findings()[1].2.signature.as_deref().is_some_and(|text| text.contains("soft lockup")));
+}
+
+#[test]
 fn the_next_boot_is_no_sign_of_life_of_the_one_that_panicked() {
     let mut rig = rig();
     rig.hearing.set_open("node-b", true);

@@ -167,9 +167,12 @@ impl Voice {
 
     /// What there is to tell now. `open`: an incident of the Node is open.
     pub(super) fn telling(&mut self, now: Duration, open: impl FnOnce(&str) -> bool) -> Option<Telling> {
-        let spoke = std::mem::take(&mut self.spoke);
         if self.panicked_at.is_none() {
             let paused = self.lived_at.is_none_or(|lived| lived + LIFE_PAUSE <= now);
+            if self.complains() && !paused {
+                return None;
+            }
+            let spoke = std::mem::take(&mut self.spoke);
             return (spoke && !self.resumed && paused && open(&self.node)).then_some(Telling::Life);
         }
         let pending = match (self.panic_told, self.grown) {
@@ -179,6 +182,11 @@ impl Voice {
             (true, false) => None,
         };
         pending.filter(|_| self.is_paused(now))
+    }
+
+    /// A kernel that lives says what ails it, which may be the last that is heard of it: a pause puts it off, and no more.
+    fn complains(&self) -> bool {
+        self.panicked_at.is_none() && self.spoke && self.grown
     }
 
     /// What there is to tell before it is forgotten or begins anew.
@@ -243,6 +251,7 @@ impl Voice {
         let tell = match self.panicked_at {
             Some(_) if !self.panic_told || self.grown => Some(paused),
             Some(_) if self.unsaid => Some(paused.max(self.heard + SILENCE)),
+            None if self.complains() => self.lived_at.map(|lived| lived + LIFE_PAUSE),
             _ => self.spent_at(),
         };
         [tell, self.stream.due()].into_iter().flatten().fold(self.ends(), Duration::min)
