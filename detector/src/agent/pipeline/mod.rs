@@ -210,8 +210,8 @@ impl<'a> Pipeline<'a> {
         self.end_batch()
     }
 
-    /// Detectors that began after the start have these methods, or none. What was noted meanwhile is told at once: from now
-    /// on nothing is left of the start that others could miss.
+    /// Detectors that began after the start have these methods, or none. What was noted meanwhile is told at once, so that who
+    /// asks once the agent is ready does not miss it.
     ///
     /// # Errors
     /// If the output cannot be written.

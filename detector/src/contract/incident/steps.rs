@@ -93,6 +93,6 @@ pub enum HoldReason {
     Brake,
     /// The node is excluded: control plane, or by label.
     Excluded,
-    /// The state of the node could not be read right before the step.
+    /// The state of the node, or the namespace of a pod, could not be read right before the step.
     Unverified,
 }

@@ -256,7 +256,7 @@ impl Stream {
         let Some(slot) = self.held.pop_front() else { return };
         self.held_bytes -= slot.bytes();
         if self.held.is_empty() {
-            // Thousands of kernels may have had a burst, and be silent since. What comes in order is never held.
+            // Thousands of kernels may have had a burst, and be silent since. What is whole and comes in order is never held.
             self.held = VecDeque::new();
         }
         self.give(slot, heard);
