@@ -71,7 +71,7 @@ async fn a_group_kill_is_one_event_with_all_victims_and_its_series_outlives_the_
     let _calm = CALM.read().await;
     let node = rig.node_with(false)?;
     let namespace = rig.namespace("group").await?;
-    // Four processes: a shell would become the last command of its script.
+    // A shell would become the last command of its script.
     let script = "sleep 100000 & sleep 100001 & mkfifo /tmp/cue; read word < /tmp/cue; tail /dev/zero; true";
     let spec = json!({ "nodeName": node.name(), "containers": [eater::shell(&rig, "app", script)] });
     let pod = namespace.running_pod("group", spec).await?;
@@ -87,14 +87,15 @@ async fn a_group_kill_is_one_event_with_all_victims_and_its_series_outlives_the_
     let is_back =
         |pod: Option<&Pod>| pod.and_then(status).is_some_and(|status| status.restart_count == 1 && status.ready);
     wait::until(&pods, "group", "the container runs again", wait::POD_PATIENCE, is_back).await?;
-    // Once the shell is dead, which is the first process of its pid namespace, the sleeps die with it: of which of them the
-    // OOM killer was faster, the kernel's own account tells, that of the pod, which outlives the container's.
+    // Once the shell is dead, which is the first process of its pid namespace, the sleeps die with it, and the shell that gave
+    // the cue may live still: how many the OOM killer came to, the kernel's own account tells, that of the pod, which outlives
+    // the container's. It has the first victim twice, unless that was gone by the second time.
     let account = node.run(&format!("cat \"$(dirname {cgroup})\"/memory.events")).await?;
-    let victims = u32::try_from(cgroup_number(&account, "oom_kill")?)?;
-    assert!((2..=4).contains(&victims), "{account}");
-    assert!(told.note().contains(&format!(" {victims} processes of container app at once")), "{}", told.note());
     let metrics = node.metrics(METRICS_PORT).await?;
-    assert_eq!(kills(&metrics, &namespace, "app"), Some(f64::from(victims)), "the series keeps its count");
+    let victims = kills(&metrics, &namespace, "app").context("the series is gone")? as u64;
+    let twice = cgroup_number(&account, "oom_kill")?.checked_sub(victims).context("more than the kernel killed")?;
+    assert!(victims >= 2 && twice <= 1, "{victims} by the series, {account}");
+    assert!(told.note().contains(&format!(" {victims} processes of container app at once")), "{}", told.note());
     let events = namespace.all_told().await?;
     assert_eq!(events.len(), 1, "{events:#?}");
     assert!(events.iter().all(|event| event.series.is_none()), "{events:#?}");
