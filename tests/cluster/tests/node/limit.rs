@@ -1,13 +1,7 @@
 //! Whatever container it was and whoever's limit was hit: names and limit are the right ones.
 
 use anyhow::{Context as _, Result, ensure};
-use detector_cluster_tests::{
-    Metrics, Namespace, Node, Rig, Told,
-    agent::METRICS_PORT,
-    eater,
-    node::{CALM, cgroup_number},
-    wait,
-};
+use detector_cluster_tests::{Metrics, Namespace, Node, Rig, Told, agent::METRICS_PORT, eater, node::CALM, wait};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt as _,
@@ -51,12 +45,10 @@ impl Expected<'_> {
             ("limit", self.limit),
         ];
         let is_counted = |metrics: &Metrics| metrics.sum(BY, &labels) >= 1.0;
-        let counted =
-            node.wait_for_metrics(METRICS_PORT, &format!("{labels:?} counts"), wait::PATIENCE, is_counted).await;
-        let metrics = node.metrics(METRICS_PORT).await?;
+        let metrics =
+            node.wait_for_metrics(METRICS_PORT, &format!("{labels:?} counts"), wait::PATIENCE, is_counted).await?;
         let here = [("namespace", namespace.name.as_str())];
         let of_namespace: Vec<_> = metrics.find(BY, &here).collect();
-        counted.with_context(|| format!("there are {of_namespace:?}"))?;
         // A group kill has a series for the first process and one for the others.
         let as_expected = metrics.find(BY, &labels).count();
         ensure!(as_expected == of_namespace.len(), "not only {labels:?}: {of_namespace:?}");
@@ -213,18 +205,19 @@ async fn a_pod_that_dies_as_it_starts_and_is_deleted_before_it_can_be_told_is_to
     Ok(())
 }
 
-/// Makes a pod, deletes it as soon as the kernel has killed in it, and sees that nobody has told of it by then.
+/// Makes a pod, deletes it as soon as it is dead, and sees that nobody has told of it by then.
 async fn dies_and_is_deleted(namespace: &Namespace, node: &Node) -> Result<Pod> {
-    let kills = "grep '^oom_kill ' /proc/vmstat";
-    let before = cgroup_number(&node.run(kills).await?, "oom_kill")?;
     let rig = namespace.rig();
     let mut container = eater::shell(rig, "brief", "");
     container["command"] = json!(["/contained", "eat"]);
     let spec = json!({ "nodeName": node.name(), "restartPolicy": "Never", "containers": [container] });
     let pod = namespace.pod("short-lived", spec).await?;
-    let has_killed = |text: &str| cgroup_number(text, "oom_kill").is_ok_and(|now| now > before);
-    node.wait_for("the kernel kills in it", kills, wait::POD_PATIENCE, has_killed).await?;
     let pods: Api<Pod> = namespace.api();
+    let is_dead = |pod: Option<&Pod>| {
+        let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+        phase.is_some_and(|phase| phase == "Failed")
+    };
+    wait::until(&pods, "short-lived", "it is dead", wait::POD_PATIENCE, is_dead).await?;
     pods.delete("short-lived", &DeleteParams::default().grace_period(0)).await.context("delete the pod")?;
     wait::until(&pods, "short-lived", "it is gone", wait::POD_PATIENCE, |pod| pod.is_none()).await?;
     let told = namespace.all_told().await?;

@@ -85,7 +85,11 @@ async fn the_agent_needs_no_privileged_container_on_an_old_and_a_new_kernel() ->
         let context = container.security_context.as_ref().context("a container without securityContext")?;
         assert_eq!((context.privileged, context.allow_privilege_escalation), (Some(false), Some(false)));
         assert_eq!(context.read_only_root_filesystem, Some(true));
-        let status = node.run("cat /proc/$(pidof detector)/status").await?;
+        // By its cgroup: a test of settings runs the program, too.
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let id = statuses.and_then(|all| all.first()?.container_id.as_deref()).context("a container without id")?;
+        let cgroup = node.cgroup(id).await?;
+        let status = node.run(&format!("cat /proc/$(cat {cgroup}/cgroup.procs)/status")).await?;
         for set in ["CapEff", "CapPrm", "CapBnd"] {
             let held = field(&status, set)?;
             assert_eq!(held, documented, "{set} is {held:x}, documented are {documented:x}");
