@@ -21,19 +21,24 @@ const SOON: Duration = Duration::from_secs(5);
 /// Until when no endpoint on the node is ready and the Deployment has another pod. Without us it is 32 s and five minutes.
 const MOVED_SOON: Duration = Duration::from_secs(30);
 
+/// The last line of a panic, where the machine stays dead (`panic`, `kernel/panic.c`).
+const END: &str = "---[ end Kernel panic";
+
 /// What stands at each pod after a panic: reason of its condition, and what kubectl prints of it once it is failed.
 const WORD: &str = "KernelPanic";
 
 /// What became of a panic, and when.
 struct Seen {
+    named: Result<Instant>,
     pods_told: Instant,
     node_told: Instant,
     endpoints: Instant,
     moved: Instant,
 }
 
-/// The node of the workload panics; waits until all of it has moved, and gives the incident's name.
-pub(crate) async fn is_told_and_its_pods_move(dying: &Mortal, workload: &Workload) -> Result<String> {
+/// The node of the workload panics; waits until all of it has moved, and gives the incident's name. `None`: the kernel's
+/// netconsole fell silent before its serial console did, so that nobody could hear whom to blame.
+pub(crate) async fn is_told_and_its_pods_move(dying: &Mortal, workload: &Workload) -> Result<Option<String>> {
     let here = workload.pods_on(&dying.node).await?;
     ensure!(here.len() >= 5, "only {} pods are on the node", here.len());
     dying.when_watched().await?;
@@ -58,6 +63,10 @@ pub(crate) async fn is_told_and_its_pods_move(dying: &Mortal, workload: &Workloa
     ensure!(charges == charged, "the Job was charged: {charges:?} (failed pods, given up) after {charged:?}");
     ensure!(seen.moved > seen.pods_told, "something was deleted before its reason stood there");
     let incident = dying.incident("it has an incident", |_| true).await?;
+    if seen.named.is_err() && is_cut_short(dying, &incident)? {
+        return Ok(None);
+    }
+    seen.named?;
     let table = dying.node.rig().kubectl(&["get", "ki"]).await?;
     println!("{table}");
     let name = incident.name_any();
@@ -65,7 +74,17 @@ pub(crate) async fn is_told_and_its_pods_move(dying: &Mortal, workload: &Workloa
     for word in [dying.node.name(), "OutOfMemory", &suspect(workload)] {
         ensure!(row.contains(word), "there is no {word} in: {row}");
     }
-    Ok(name)
+    Ok(Some(name))
+}
+
+/// Whether what was heard of the panic lacks its end, though the console has it.
+fn is_cut_short(dying: &Mortal, incident: &Incident) -> Result<bool> {
+    let console = std::fs::read(&dying.node.facts.console).context("read the console")?;
+    let panic =
+        String::from_utf8_lossy(&console).rsplit_once("Kernel panic - not syncing").map(|(_, end)| end.to_owned());
+    let logs = incident.status["logs"].as_array().into_iter().flatten();
+    let heard: Vec<_> = logs.filter_map(|log| log["text"].as_str()).collect();
+    Ok(panic.is_some_and(|text| text.contains(END)) && !heard.iter().any(|text| text.contains(END)))
 }
 
 /// Name of the container that is to blame.
@@ -109,10 +128,10 @@ async fn watch(dying: &Mortal, workload: &Workload, here: &[Pod], times: &mut Ti
     for (what, at) in rows {
         times.note(what, at.as_ref().ok().copied());
     }
-    for at in [opened, named, web_runs, failed, printed, database, batch] {
+    for at in [opened, web_runs, failed, printed, database, batch] {
         at?;
     }
-    Ok(Seen { pods_told: pods?, node_told: node?, endpoints: endpoints?, moved: web? })
+    Ok(Seen { named, pods_told: pods?, node_told: node?, endpoints: endpoints?, moved: web? })
 }
 
 /// The node boots, finds the record of its panic, and all of it is one incident, that one.
