@@ -10,7 +10,7 @@ use kube::{
     core::WatchEvent,
 };
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// For what the API server and controllers do by themselves.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,11 +19,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// and machines differ.
 pub const POD_PATIENCE: Duration = Duration::from_secs(300);
 
+/// Time until a server that has no time now is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Seconds after which the API server ends a watch; then it begins anew. Its own limit is 295.
 const WATCH_SECONDS: u32 = 60;
 
 /// "Gone": the version from which to watch is forgotten.
 const GONE: u16 = 410;
+
+/// "Too Many Requests".
+const TOO_MANY: u16 = 429;
 
 /// Waits until `holds` for the object `name`, and gives that object; `None` is told while there is none. `what` words the
 /// condition for the error, which shows the object as it was seen last.
@@ -85,7 +91,13 @@ where
     K::DynamicType: Default,
 {
     loop {
-        let list = api.list(parameters).await.context("list")?;
+        let list = match api.list(parameters).await {
+            Err(error) if passes(&error) => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            list => list.context("list")?,
+        };
         let version = list.metadata.resource_version.clone().unwrap_or_default();
         *seen = list.items;
         if holds(seen) {
@@ -94,7 +106,10 @@ where
         let mut watching = WatchParams::default().timeout(WATCH_SECONDS);
         watching.field_selector.clone_from(&parameters.field_selector);
         watching.label_selector.clone_from(&parameters.label_selector);
-        let mut events = api.watch(&watching, &version).await.context("watch")?.boxed();
+        let mut events = match api.watch(&watching, &version).await {
+            Err(error) if passes(&error) => continue,
+            events => events.context("watch")?.boxed(),
+        };
         while let Some(event) = events.next().await {
             match event {
                 Ok(WatchEvent::Error(status)) if status.code == GONE => break,
@@ -119,6 +134,15 @@ fn update<K: Resource>(seen: &mut Vec<K>, event: WatchEvent<K>) {
         }
         WatchEvent::Deleted(object) => seen.retain(|other| !same(other, &object)),
         WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
+    }
+}
+
+/// Whether the API server says nothing of the request, but that it cannot be asked now.
+pub fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == TOO_MANY || status.code >= 500,
+        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+        _ => false,
     }
 }
 

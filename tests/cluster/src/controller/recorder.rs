@@ -16,10 +16,10 @@ use kube::{
     core::WatchEvent,
 };
 use serde::de::DeserializeOwned;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::{INCIDENT_ANNOTATION, OUT_OF_SERVICE};
-use crate::Rig;
+use crate::{Rig, wait};
 
 /// How long an effect may take to be seen, and between two looks for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -226,9 +226,13 @@ async fn watch<K: Watched>(api: Api<K>, seen: Arc<Mutex<Seen>>) -> Result<JoinHa
     Ok(tokio::spawn(async move {
         loop {
             // A watch that ended goes on from where it was: nothing is missed.
-            if let Err(error) = follow(&api, &mut version, &mut known, &seen).await {
-                locked(&seen).broken = Some(format!("{error:#}"));
-                return;
+            match follow(&api, &mut version, &mut known, &seen).await {
+                Err(error) if error.downcast_ref::<kube::Error>().is_some_and(wait::passes) => sleep(LOOK).await,
+                Err(error) => {
+                    locked(&seen).broken = Some(format!("{error:#}"));
+                    return;
+                }
+                Ok(()) => {}
             }
         }
     }))

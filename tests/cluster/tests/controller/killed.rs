@@ -158,6 +158,8 @@ async fn a_leader_that_is_killed_at_each_step_leaves_one_effect_of_each() -> Res
     let back = async |_: &Pair| fleet.revive(&node, &node.next_boot(), Duration::ZERO, None).await;
     kill_at_each(&mut pair, &node, &returns, back).await?;
 
+    // Its watch may lag behind that of incidents.
+    recorder.until(&node.name, Effect::Uncordoned, 1).await?;
     let counts = recorder.counts(&node.name)?;
     let once = [
         Effect::Cordoned,
@@ -210,6 +212,8 @@ async fn a_leader_that_is_killed_at_the_last_steps_deletes_each_pod_and_the_node
         incident.step("DeleteNode") == Some("Done") && incident.has("NodeDeleted") && incident.text("phase") == "Closed"
     });
     incident.await?;
+    recorder.until(&node.name, Effect::PodGone, PODS).await?;
+    recorder.until(&node.name, Effect::NodeGone, 1).await?;
     let counts = recorder.counts(&node.name)?;
     assert_eq!(counts.get(&Effect::PodGone), Some(&(1, PODS)), "{counts:?}");
     assert_eq!(counts.get(&Effect::NodeGone), Some(&(1, 1)), "{counts:?}");
