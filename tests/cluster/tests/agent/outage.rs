@@ -108,8 +108,9 @@ async fn while_the_api_server_is_away_kills_wait_and_then_arrive_with_their_true
     }
     let storm_done = SystemTime::now();
     agent.wait_for("all are counted", |metrics| storm.counted(metrics) == f64::from(kills)).await?;
-    let refused = agent.metrics().await?.sum("detector_api_writes_total", &[("result", "retry")]);
-    ensure!(refused > 0.0, "the agent did not notice that the API server is away");
+    let refused = |metrics: &Metrics| metrics.sum("detector_api_writes_total", &[("result", "retry")]);
+    let noticed = |metrics: &Metrics| refused(metrics) > 0.0;
+    let refused = refused(&agent.wait_for("the agent notices that the API server is away", noticed).await?);
     stage.proxy.join().await?;
 
     let told = stage.told(&single, 1).await?;
