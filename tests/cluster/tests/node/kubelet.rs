@@ -72,12 +72,13 @@ async fn a_killed_child_takes_its_container_with_it_elsewhere() -> Result<()> {
     let namespace = rig.namespace("group").await?;
     namespace.pod("eats", with_hungry_child(&rig, node.name())).await?;
     let pods = namespace.api::<Pod>();
-    let pod = wait::until(&pods, "eats", "its container was killed", wait::POD_PATIENCE, |pod| {
-        let last = pod.and_then(status).and_then(|status| status.last_state.clone());
-        last.and_then(|state| state.terminated).is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled"))
-    });
-    let pod = pod.await?.context("the pod is gone")?;
-    assert!(status(&pod).is_some_and(|status| status.restart_count > 0));
+    let is_killed = |pod: Option<&Pod>| {
+        let Some(status) = pod.and_then(status) else { return false };
+        let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        last.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")) && status.restart_count > 0
+    };
+    let what = "its container was killed, and started again";
+    wait::until(&pods, "eats", what, wait::POD_PATIENCE, is_killed).await?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ async fn an_init_container_has_its_own_name() -> Result<()> {
     let namespace = rig.namespace("init").await?;
     let spec = json!({
         "nodeName": node.name(),
-        "initContainers": [eater::shell(&rig, "migrate", "tail /dev/zero; true")],
+        "initContainers": [eater::shell(&rig, "migrate", "tail /dev/zero; sleep 20; true")],
         "containers": [eater::shell(&rig, "main", "exec sleep 100000")],
     });
     let pod = namespace.pod("with-init", spec).await?;
