@@ -20,7 +20,10 @@ use crate::{
 
 /// Until when all kernels have turned, besides the time over which they spread: the news come by a watch, and a look takes less
 /// than a second; the guests are slow.
-const TURNED: Duration = Duration::from_secs(20);
+const TURNED: Duration = Duration::from_secs(120);
+
+/// Time between two lines of a kernel that has to be heard: a datagram may get lost.
+const SAID_AGAIN: Duration = Duration::from_millis(500);
 
 /// Shows the targets of `detector netconsole` in a guest, one a line: whether it speaks, and to whom.
 const TARGETS: &str = "for one in /sys/kernel/config/netconsole/detector-*; do \
@@ -53,8 +56,20 @@ async fn is_followed(rig: &Rig, kept: u16) -> Result<()> {
     println!("all kernels turned to another receiver {:.1} s after its slice", begun.elapsed().as_secs_f64());
     for node in rig.nodes() {
         let line = format!("heard from {} at port {port}", node.name());
-        node.run(&format!("echo '<0>{line}' > /dev/kmsg")).await?;
-        let heard = timeout(TURNED, hears(&receiver, &line)).await;
+        let speaks = async {
+            let mut again = tokio::time::interval(SAID_AGAIN);
+            loop {
+                again.tick().await;
+                node.run(&format!("echo '<0>{line}' > /dev/kmsg")).await?;
+            }
+        };
+        let heard = async {
+            tokio::select! {
+                heard = hears(&receiver, &line) => heard,
+                failed = speaks => failed,
+            }
+        };
+        let heard = timeout(TURNED, heard).await;
         heard.with_context(|| format!("{} is not heard at the new port", node.name()))??;
     }
     let begun = Instant::now();

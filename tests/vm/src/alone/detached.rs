@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Within this a watcher must have noticed.
-const NOTICED: Duration = Duration::from_secs(10);
+const NOTICED: Duration = Duration::from_secs(60);
 
 /// Where the switch of all kprobes is (`Documentation/trace/kprobes.rst`).
 const DEBUGFS: &str = "/sys/kernel/debug";
