@@ -1,13 +1,18 @@
 //! The calls of Kubernetes' Container Runtime Interface by which a kubelet starts a pod (`k8s.io/cri-api`,
 //! `pkg/apis/runtime/v1/api.proto`), encoded by hand: a number behind each field is its number there.
 
-use anyhow::{Context, Result};
+use std::{thread, time::Instant};
 
-use super::{DEADLINE, daemon::SOCKET, grpc::Channel};
+use anyhow::{Context, Result, ensure};
+
+use super::{DEADLINE, LOOK_INTERVAL, daemon::SOCKET, grpc::Channel};
 
 /// `NamespaceMode` of `api.proto`: a namespace of the container's own, and that of the machine.
 const OWN: u64 = 1;
 const MACHINE: u64 = 2;
+
+/// `ContainerState` of `api.proto`: its processes are gone, and the runtime knows.
+const EXITED: u64 = 2;
 
 /// Images that the host packed.
 const WORK_IMAGE: &str = "detector.test/work:1";
@@ -72,6 +77,19 @@ impl Cri {
     /// Starts a container.
     pub(super) fn start(&mut self, id: &str) -> Result<()> {
         self.call("StartContainer", &Message::default().text(1, id)).map(drop)
+    }
+
+    /// Waits until the runtime knows that a container has ended. One that is stopped meanwhile is killed through a shim that
+    /// may be gone by then, which the runtime tells as an error.
+    pub(super) fn wait_until_exited(&mut self, id: &str) -> Result<()> {
+        let filter = Message::default().text(1, id).message(2, &Message::default().number(1, EXITED));
+        let request = Message::default().message(1, &filter);
+        let start = Instant::now();
+        while self.call("ListContainers", &request)?.is_empty() {
+            ensure!(start.elapsed() < DEADLINE, "container {id} has not ended within {DEADLINE:?}");
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Stops all of a pod and removes it.

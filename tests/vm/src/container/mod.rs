@@ -74,6 +74,9 @@ fn with_daemon(hierarchy: &Hierarchy) -> Result<Vec<String>> {
         let cgroup = format!("{}/{id}", pod_cgroup.path());
         let expected = Expected { name, role, id: &id, init, cgroup: &cgroup, limit: LIMIT_BYTES };
         wrong.extend(judge::kill(&kill, &expected).into_iter().map(|text| format!("{name}: {text}")));
+        if role == "init" {
+            cri.wait_until_exited(&id)?;
+        }
     }
     wrong.extend(judge::rest(&watch.stop()?));
     cri.remove_sandbox(&sandbox).context("removing the pod's sandbox")?;
